@@ -1,0 +1,119 @@
+"""Do the arms get the shares they were configured to get? Mismatch means the evidence cannot be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import asymptotic
+from .clusters import FEWEST_EFFECTIVE_CLUSTERS, effective_number
+from .evalues import log_mean_exp
+from .result import NotComputable
+from .tuning import rho
+
+CONCENTRATION = 10_000.0
+"""Prior weight on the configured shares: tuned to find a mismatch of about one percent of a share."""
+
+STICKY_CONCENTRATION = 1_000.0
+"""The same for sticky units, of which there are fewer than requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatioEpoch:
+    """Requests per arm and the configured shares (summing to 1) of one epoch, in the same order."""
+
+    counts: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StickyRatioEpoch:
+    """Candidate share and requests per cluster of units (length G) of one epoch."""
+
+    pi: float
+    n_c: NDArray[np.float64]
+    n_s: NDArray[np.float64]
+
+
+def log_e(epochs: Sequence[RatioEpoch], concentration: float = CONCENTRATION) -> float | NotComputable:
+    """Log E-value against "every request was assigned by the configured shares"; epochs multiply.
+
+    The Dirichlet-multinomial against the multinomial (Lindon and Malek 2022, sequential multinomial test).
+    Infinite when an arm without a share got a request.
+    """
+    total = observed = 0.0
+    for position, epoch in enumerate(epochs):
+        if len(epoch.counts) != len(epoch.shares) or len(epoch.counts) < 2:
+            return NotComputable(
+                f"epoch {position} has {len(epoch.counts)} counts and {len(epoch.shares)} shares"
+            )
+        if not all(math.isfinite(n) and n >= 0.0 for n in epoch.counts):
+            return NotComputable(f"epoch {position} has a count that is negative or not finite")
+        if not all(0.0 <= p <= 1.0 for p in epoch.shares) or abs(sum(epoch.shares) - 1.0) > 1e-9:
+            return NotComputable(f"epoch {position} has shares {epoch.shares}, they must sum to 1")
+        n = sum(epoch.counts)
+        observed += n
+        total += math.lgamma(concentration) - math.lgamma(concentration + n)
+        for count, share in zip(epoch.counts, epoch.shares, strict=True):
+            if share == 0.0:
+                if count > 0.0:
+                    return math.inf
+                continue
+            prior = concentration * share
+            total += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(share)
+    return total if observed > 0.0 else NotComputable("no requests")
+
+
+def sticky_log_e(
+    epochs: Sequence[StickyRatioEpoch], level: float, concentration: float = STICKY_CONCENTRATION
+) -> float | NotComputable:
+    """The same where units stay with their arm: clusters of units instead of requests, asymptotic.
+
+    S_j = (1 - pi) n_jc - pi n_js per cluster; mean of both directions, each tuned to half the level and to
+    the mismatch that ``concentration`` expects. Epochs with fewer than 20 effective clusters are left out.
+    """
+    total = 0.0
+    reason = "no requests"
+    computed = False
+    for position, epoch in enumerate(epochs):
+        if epoch.n_c.ndim != 1 or epoch.n_c.shape != epoch.n_s.shape:
+            return NotComputable(
+                f"epoch {position} has clusters of shapes {epoch.n_c.shape} and {epoch.n_s.shape}"
+            )
+        counts = np.concatenate((epoch.n_c, epoch.n_s))
+        if not np.isfinite(counts).all() or (counts < 0.0).any():
+            return NotComputable(f"epoch {position} has a count that is negative or not finite")
+        if not 0.0 < epoch.pi < 1.0:
+            continue
+        per_cluster = epoch.n_c + epoch.n_s
+        effective = effective_number(per_cluster)
+        if effective < FEWEST_EFFECTIVE_CLUSTERS:
+            reason = f"{effective:.1f} effective clusters, at least {FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
+            continue
+        n = float(per_cluster.sum())
+        surplus = (1.0 - epoch.pi) * epoch.n_c - epoch.pi * epoch.n_s
+        difference = float(surplus.sum()) / n
+        variance = float(np.dot(surplus, surplus)) / n**2
+        # The normal mixture's prior precision rho stands where the Dirichlet's is: concentration/(pi (1-pi)).
+        half = level / 2.0
+        v_opt = concentration / (epoch.pi * (1.0 - epoch.pi)) / rho(1.0, half)
+        sides: list[float] = []
+        for sign in (1.0, -1.0):
+            side = asymptotic.log_e_harm(
+                sign * difference, variance, 0.0, v_opt=v_opt, level=half, df=effective - 1.0
+            )
+            if isinstance(side, NotComputable):
+                return NotComputable(f"epoch {position}: {side.reason}")
+            sides.append(side)
+        total += log_mean_exp(sides)
+        computed = True
+    return total if computed else NotComputable(reason)
+
+
+def p_value(log_e_value: float) -> float:
+    """Anytime-valid p = min(1, 1/E)."""
+    return math.exp(-max(log_e_value, 0.0))

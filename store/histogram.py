@@ -1,0 +1,49 @@
+"""The latency histogram every source keeps: log bins that add.
+
+Bin i holds latencies in [FIRST_EDGE * GAMMA**i, FIRST_EDGE * GAMMA**(i+1)) seconds; 1024 bins reach
+from 10 µs to 1.8 h at 2 % resolution, ends open (design: gamma 1.02, 1024 int64).
+"""
+
+from __future__ import annotations
+
+from math import floor, log
+
+GAMMA = 1.02
+BINS = 1024
+FIRST_EDGE = 1e-5
+
+_LOG_GAMMA = log(GAMMA)
+_LOG_FIRST = log(FIRST_EDGE)
+
+
+def bin_of(seconds: float) -> int:
+    """The bin of a latency in seconds, clamped to 0..BINS-1."""
+    if seconds <= FIRST_EDGE:
+        return 0
+    return min(BINS - 1, floor((log(seconds) - _LOG_FIRST) / _LOG_GAMMA + 1e-9))
+
+
+def edge(index: int) -> float:
+    """The lower edge of a bin, in seconds."""
+    return FIRST_EDGE * float(GAMMA**index)
+
+
+_SMALLEST = 1e-6
+_LOG_SMALLEST = log(_SMALLEST)
+
+
+def value_bin(value: float) -> int:
+    """The signed bin of a raw prediction: 0 below 1e-6 in size, else ±(1 + log bin at 2 %)."""
+    size = abs(value)
+    if size < _SMALLEST:
+        return 0
+    index = 1 + floor((log(size) - _LOG_SMALLEST) / _LOG_GAMMA + 1e-9)
+    return index if value > 0 else -index
+
+
+def value_of(index: int) -> float:
+    """The geometric middle of a value bin."""
+    if index == 0:
+        return 0.0
+    size = _SMALLEST * float(GAMMA ** (abs(index) - 0.5))
+    return size if index > 0 else -size

@@ -1,0 +1,257 @@
+"""RolloutRecord: the truth about one rollout, its verdicts, decisions and audit trail.
+
+Written by the controller only, together with the service's route, in one compare-and-set on
+`version`. Everything a decision needs to be replayed is here or in the Decision: the policy as
+canonical text, the frozen constants, the merged evidence it saw.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal, TypeVar
+
+import msgspec
+
+from ..errors import WireError
+
+WIRE = "accede.rollout/1"
+
+
+class Phase(str, Enum):
+    """Where a rollout stands. The transitions are in controller/machine.py and nowhere else."""
+
+    BASELINE = "baseline"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PAUSED = "paused"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+
+    @property
+    def ended(self) -> bool:
+        """True where nothing moves any more."""
+        return self in {Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED}
+
+
+class Outcome(str, Enum):
+    """The four verdicts: proven fine, proven harm, not enough evidence, could not measure."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One cell's result: one gate in one slice, direction or bin. Units are the metric's own.
+
+    `effect` names what estimate, interval and margin measure (`difference`, `ratio`, `share`).
+    `log_e_harm` against `log_needed_harm` decides failure, `log_e_safe` against `log_needed_safe` proof.
+    None: not computable, `reason` says why.
+    """
+
+    cell: str  # e.g. selection_rate{sex=female} down
+    slice: str
+    outcome: Outcome
+    reason: str
+    effect: Literal["difference", "ratio", "share"]
+    unit: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float | None = None
+    harm_at: float | None = None
+    log_e_harm: float | None = None
+    log_needed_harm: float | None = None
+    log_e_safe: float | None = None
+    log_needed_safe: float | None = None
+    n_stable: float = 0
+    n_candidate: float = 0
+    method: str = ""  # e.g. "P4 time clusters (asymptotic)"
+    progress: float | None = None  # log_e_safe / log_needed_safe, clipped to 0..1
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One gate's verdict at one look, the worst of its findings, with a sentence that says why."""
+
+    gate: str  # text of the gate: "selection_rate by sex max_shift 5pp"
+    index: int  # position in the policy
+    place: Literal["shadow", "canary"]
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...] = ()
+    on_fail: Literal["rollback", "pause"] = "rollback"
+    require: Literal["proof", "no-harm", "nothing"] = "proof"
+    proven_last_weight: bool = False  # non-inferior on the last weight's evidence alone
+
+
+class Validity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the evidence itself can be trusted: sample ratio, loss, coverage, extractor."""
+
+    check: str  # sample_ratio | loss | coverage | extractor | evidence_age | unattended | breaker
+    outcome: Outcome
+    reason: str
+    numbers: dict[str, float] = {}
+
+
+class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One look at the evidence: all verdicts and validity checks, and the candidate's exposure."""
+
+    at: float
+    verdicts: tuple[Verdict, ...]
+    validity: tuple[Validity, ...]
+    candidate_requests: int = 0  # assigned to (canary) or paired with (shadow) the candidate in this step
+    stable_requests: int = 0  # of stable in this step
+
+
+class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What epoch 0 fixed for the whole rollout, in scaled units unless said.
+
+    `centres`, `deviations`: "metric|slice" -> mean and sd of stable's y. `limits`: raw units.
+    `quantiles`: latency metric -> stable's quantile in seconds. `shares`: bin or class shares.
+    """
+
+    limits: tuple[float, float] | None
+    centres: dict[str, float]
+    deviations: dict[str, float]
+    quantiles: dict[str, float]
+    edges: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    shares: dict[str, float] = {}
+    requests: int = 0
+    autocorrelation_time: float = 1.0  # tau_int of stable's outcomes, in requests
+
+
+class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One epoch as it was opened: step (None for the baseline), weight and mirrored share (0..1).
+
+    `centres` and `thresholds` (latency metric -> over, mid, far bins) are this epoch's, never recomputed.
+    """
+
+    epoch: int
+    step: int | None
+    place: Literal["baseline", "shadow", "canary"]
+    weight: float
+    mirrored: float
+    opened_at: float
+    centres: dict[str, float] = {}
+    thresholds: dict[str, tuple[int, int, int]] = {}
+
+
+class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a rollout does not advance, since when, and what happens when the clock runs out."""
+
+    kind: Literal["operator", "inconclusive", "gate", "error", "unattended", "finished"]
+    reason: str
+    since: float
+    until: float
+    action: Literal["rollback", "pause"]
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The state of one rollout. Times are epoch seconds.
+
+    `version` is the compare-and-set counter (1 at creation). `policy`: canonical text; `attempt`: how
+    often this candidate (digest) was rolled out before. `paused_from`: the phase to resume to.
+    `held_for`: seconds spent paused in this step, which no minimum counts. `reason`: why it is where
+    it is, in a sentence.
+    """
+
+    wire: str
+    id: str
+    service: str
+    version: int
+    stable: str
+    candidate: str
+    candidate_digest: str
+    policy_name: str
+    policy_hash: str
+    policy: str
+    attempt: int
+    salt: str
+    started_by: str
+    started_at: float
+    phase: Phase
+    phase_since: float
+    step: int | None
+    step_since: float
+    epoch: int
+    epochs: tuple[EpochRecord, ...]
+    reason: str
+    constants: FrozenConstants | None = None
+    hold: Hold | None = None
+    paused_from: Phase | None = None
+    held_for: float = 0.0
+    held_total: float = 0.0
+    analysis: Analysis | None = None
+    override: str | None = None
+    ended_at: float | None = None
+
+
+class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One act or decision, append-only. `actor`: who, or `controller`, or a router's name."""
+
+    at: float
+    service: str
+    rollout: str | None
+    actor: str
+    act: str  # start, advance, promote, rollback, pause, resume, abort, override, hold, breaker, …
+    reason: str
+    detail: dict[str, str] = {}
+
+
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of phase, step or weight with all it saw, so that it can be replayed.
+
+    `before`: the record it was taken on (wire form). `evidence`: encoded merged Evidence per epoch.
+    """
+
+    rollout: str
+    number: int  # 1, 2, … per rollout: the record's version after it
+    at: float
+    act: str
+    reason: str
+    before: bytes
+    evidence: tuple[bytes, ...]
+    reports: tuple[bytes, ...]
+    analysis: Analysis | None
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a router replica says about itself; published by its parent about twice a second.
+
+    `generations`: service -> generation in force on every worker. `assigned`, `finished`: counts per
+    "service|rollout|epoch|arm" summed over workers that live and lived, from memory that survives them.
+    `tripped`, `lapsed`: service -> generation at which the breaker tripped / the lease ran out.
+    `direct`: services aborted on the admin socket, with the reason.
+    """
+
+    source: str
+    replica: str
+    at: float
+    generations: dict[str, int] = {}
+    assigned: dict[str, int] = {}
+    finished: dict[str, int] = {}
+    tripped: dict[str, int] = {}
+    lapsed: dict[str, int] = {}
+    direct: dict[str, str] = {}
+    observer_restarts: tuple[float, ...] = ()
+    worker_restarts: int = 0
+    admin_socket: str = ""
+
+
+R = TypeVar("R")
+
+
+def encode_record(record: msgspec.Struct) -> bytes:
+    """JSON wire form of any record of this module."""
+    return msgspec.json.encode(record)
+
+
+def decode_record(data: bytes, kind: type[R]) -> R:
+    """The record of a wire form. Raises WireError, naming the kind."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as problem:
+        raise WireError(f"a stored {kind.__name__} cannot be read: {problem}") from problem

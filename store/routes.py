@@ -1,0 +1,133 @@
+"""ServiceRoute: all a router needs to serve one service, written by the controller only.
+
+A route is idempotent and complete: applying the same one twice changes nothing, and no route refers
+to another. `generation` grows with every write of that service.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..errors import WireError
+from .measurement import MeasurementPlan
+
+WIRE = "accede.route/1"
+WHOLE = 10_000  # weights are basis points
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One version that answers clients. Arm 0 is stable, so growing a weight moves nobody back."""
+
+    role: Literal["stable", "candidate"]
+    version: str
+    addresses: tuple[str, ...]  # base URLs, http://host:port
+    weight: int  # basis points
+    headers: tuple[tuple[str, str], ...] = ()  # declared response headers, e.g. x-accede-training-data
+
+
+class MirrorTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that receives copies. `rate` is per million requests; bounds drop and count, never queue."""
+
+    version: str
+    addresses: tuple[str, ...]
+    rate: int
+    max_in_flight: int = 256
+    max_bytes: int = 64 * 2**20
+    max_rps: float | None = None
+    deadline: float = 30.0
+
+
+class RouteErrors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What counts as a model error: inclusive status ranges, and transport failures."""
+
+    ranges: tuple[tuple[int, int], ...] = ((500, 599),)
+    connect: bool = True
+    timeout: bool = True
+
+
+class RouteBreaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Trip when `share` of at least `min_requests` candidate answers within `over` seconds are errors."""
+
+    share: float
+    over: float
+    min_requests: int
+
+
+class ServiceRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One service's route. Times in seconds, sizes in bytes.
+
+    `unit_header` None: every request is its own unit. `salt` None gives Envoy's unsalted assignment.
+    `unattended`: with no lease renewal for so long, the router serves stable alone until a newer
+    generation arrives. `served_model`: the name in the path of TF Serving and KServe protocols.
+    """
+
+    wire: str
+    service: str
+    generation: int
+    path: str | None
+    host: str | None
+    protocol: str
+    arms: tuple[Arm, ...]
+    mirrors: tuple[MirrorTarget, ...] = ()
+    unit_header: str | None = None
+    missing_unit: Literal["stable", "random"] = "stable"
+    salt: str | None = None
+    side_effects: Literal["none", "shadow-aware", "writes"] = "writes"
+    deadline: float = 30.0
+    max_body: int = 8 * 2**20
+    capture_request: int = 64 * 2**10
+    capture_response: int = 256 * 2**10
+    capture_sample: float = 1.0
+    errors: RouteErrors = RouteErrors()
+    breaker: RouteBreaker | None = None
+    unattended: float = 900.0
+    plan: MeasurementPlan | None = None
+
+    @property
+    def stable(self) -> Arm:
+        """The arm that answers whenever there is doubt."""
+        return self.arms[0]
+
+    @property
+    def candidate(self) -> Arm | None:
+        """The candidate's arm, present even at weight 0 while a rollout runs."""
+        return self.arms[1] if len(self.arms) > 1 else None
+
+
+_decoder = msgspec.json.Decoder(ServiceRoute)
+
+
+def encode_route(route: ServiceRoute) -> bytes:
+    """The wire form (JSON, readable in the store)."""
+    return msgspec.json.encode(route)
+
+
+def decode_route(data: bytes) -> ServiceRoute:
+    """The record of a wire form, validated. Raises WireError."""
+    try:
+        route = _decoder.decode(data)
+    except msgspec.DecodeError as problem:
+        raise WireError(f"a stored route cannot be read: {problem}") from problem
+    check_route(route)
+    return route
+
+
+def check_route(route: ServiceRoute) -> None:
+    """Refuse a route no router could serve. Raises WireError naming service and reason."""
+    where = f"route of service {route.service!r}, generation {route.generation}"
+    if route.wire != WIRE:
+        raise WireError(f"{where}: wire form {route.wire!r}, this version reads {WIRE!r}")
+    if not route.arms or route.arms[0].role != "stable":
+        raise WireError(f"{where}: the first arm must be stable")
+    if any(arm.role != "candidate" for arm in route.arms[1:]) or len(route.arms) > 2:
+        raise WireError(f"{where}: at most one further arm, the candidate")
+    if any(arm.weight < 0 for arm in route.arms) or sum(arm.weight for arm in route.arms) != WHOLE:
+        raise WireError(f"{where}: weights must be >= 0 and sum to {WHOLE}")
+    if any(not arm.addresses for arm in route.arms) or any(not m.addresses for m in route.mirrors):
+        raise WireError(f"{where}: an arm or mirror has no address")
+    if any(not 0 <= mirror.rate <= 1_000_000 for mirror in route.mirrors):
+        raise WireError(f"{where}: a mirror rate is per million, 0..1000000")
+    if route.path is None and route.host is None:
+        raise WireError(f"{where}: matches neither a path nor a host")

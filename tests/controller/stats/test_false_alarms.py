@@ -1,0 +1,260 @@
+"""Seeded campaigns: how often does each procedure ever cross its threshold when its null is true?
+
+Every scenario sits exactly on the null, where both errors are worst: "harm" counts runs that ever rejected
+"effect <= null" and "safe" runs that ever rejected "effect >= null" (a false non-inferiority).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+from accede.controller.stats import asymptotic, clusters, events
+from accede.controller.stats.mixture import gamma_exponential_log
+from accede.controller.stats.result import NotComputable
+from accede.controller.stats.sample_ratio import StickyRatioEpoch, sticky_log_e
+from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+
+Floats = NDArray[np.float64]
+STEPS = (0.01, 0.05, 0.25, 0.5)
+RUNS = 2000
+
+
+class Tally:
+    """Counts runs that raised each alarm, and judges the share."""
+
+    def __init__(self) -> None:
+        self.hits: dict[tuple[str, float], int] = {}
+        self.runs = 0
+
+    def add(self, found: Iterable[tuple[str, float]], seen: Iterable[tuple[str, float]]) -> None:
+        self.runs += 1
+        for key in seen:
+            self.hits.setdefault(key, 0)
+        for key in set(found):
+            self.hits[key] += 1
+
+    def judge(self, name: str) -> None:
+        bad = []
+        for (side, level), hits in self.hits.items():
+            share, slack = hits / self.runs, 3 * math.sqrt(level * (1 - level) / self.runs)
+            print(f"{name}: {side} at {level:g}: {hits} of {self.runs} runs, {share:.2%}")
+            if share > level + slack:
+                bad.append((side, level, share))
+        assert self.runs > 0
+        assert not bad, f"{name}: more false alarms than nominal: {bad}"
+
+
+def keys(levels: Iterable[float]) -> list[tuple[str, float]]:
+    return [(side, level) for level in levels for side in ("harm", "safe")]
+
+
+# --- bounded mean, independent requests under drift and weight steps -------------------------------------
+
+
+def bounded_mean(
+    name: str, *, runs: int, seed: int, effect: float, requests: int, low: float, high: float
+) -> None:
+    """Look after every request. The base rate swings by an order of magnitude while the weight climbs."""
+    rng = np.random.default_rng(seed)
+    levels = (0.05, 0.005)
+    time = np.linspace(0, 1, requests)
+    base = low + (high - low) * (0.5 * time + 0.5 * np.sin(9 * time) ** 2)
+    pi = np.repeat(STEPS, requests // len(STEPS))
+    centre = np.repeat([low, *base[requests // 4 - 1 :: requests // 4][:3]], requests // len(STEPS))
+    v_opt = {a: mean_v_opt(low * (1 - low), max(effect, 0.02), a) for a in levels}
+    tally = Tally()
+    for _ in range(0, runs, 100):
+        assigned = rng.random((100, requests)) < pi
+        y = rng.random((100, requests)) < base + effect * assigned
+        z = (assigned - pi) * (y - centre)
+        s = np.cumsum(z, axis=1) - effect * np.cumsum(pi * (1 - pi))
+        q = np.cumsum(z * z, axis=1)
+        for row in range(100):
+            found = []
+            for level in levels:
+                for side, sign in (("harm", 1.0), ("safe", -1.0)):
+                    # log M never exceeds s^2/(2v): only such looks need the mixture itself
+                    near = np.flatnonzero(
+                        (sign * s[row] > 0) & (s[row] ** 2 >= -2 * math.log(level) * q[row])
+                    )
+                    if any(
+                        gamma_exponential_log(sign * s[row, i], q[row, i], v_opt=v_opt[level], level=level)
+                        >= -math.log(level)
+                        for i in near
+                    ):
+                        found.append((side, level))
+            tally.add(found, keys(levels))
+    tally.judge(name)
+
+
+def test_quick_bounded_mean_under_drift() -> None:
+    bounded_mean("mean A/A, quick", runs=300, seed=1, effect=0.0, requests=4000, low=0.05, high=0.5)
+
+
+@pytest.mark.slow
+def test_bounded_mean_of_equals_under_drift_and_weight_steps() -> None:
+    bounded_mean("mean A/A", runs=RUNS, seed=2, effect=0.0, requests=20_000, low=0.02, high=0.4)
+
+
+@pytest.mark.slow
+def test_bounded_mean_exactly_at_the_margin() -> None:
+    bounded_mean("mean at margin", runs=RUNS, seed=3, effect=0.03, requests=20_000, low=0.02, high=0.4)
+
+
+# --- event counts ---------------------------------------------------------------------------------------
+
+
+def event_counts(name: str, *, runs: int, seed: int, ratio: float, total: int) -> None:
+    """Look after every event, over four weights; independent events, whatever the base rate did."""
+    rng = np.random.default_rng(seed)
+    levels = (0.05, 0.005)
+    per = total // len(STEPS)
+    theta = np.array([p * ratio / (p * ratio + 1 - p) for p in STEPS])
+    tally = Tally()
+    for _ in range(runs):
+        x = np.cumsum(rng.random((len(STEPS), per)) < theta[:, None], axis=1)
+        n = np.arange(1, per + 1)
+        share = x / n
+        # The likelihood ratio at each epoch's own best ratio bounds the mixture from above.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ceiling = np.nan_to_num(x * np.log(share / theta[:, None])) + np.nan_to_num(
+                (n - x) * np.log((1 - share) / (1 - theta[:, None]))
+            )
+        before = np.concatenate(([0.0], np.cumsum(ceiling[:, -1])))
+        found = set()
+        for step, i in zip(*np.nonzero(ceiling + before[:-1, None] >= -math.log(max(levels))), strict=True):
+            seen = [events.EventEpoch(STEPS[e], float(x[e, -1]), float(per)) for e in range(step)]
+            seen.append(events.EventEpoch(STEPS[step], float(x[step, i]), float(i + 1)))
+            for side, log_e in (
+                ("harm", events.log_e_harm(seen, ratio)),
+                ("safe", events.log_e_safe(seen, ratio)),
+            ):
+                assert isinstance(log_e, float)
+                found |= {(side, level) for level in levels if log_e >= -math.log(level)}
+        tally.add(found, keys(levels))
+    tally.judge(name)
+
+
+def test_quick_event_counts() -> None:
+    event_counts("events A/A, quick", runs=200, seed=4, ratio=1.0, total=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [1.0, 1.5])
+def test_event_counts_exactly_at_the_ratio(ratio: float) -> None:
+    event_counts(f"events RR {ratio}", runs=RUNS, seed=5, ratio=ratio, total=600)
+
+
+# --- time clusters: each arm has its own stalls -----------------------------------------------------------
+
+BATCH = 5.0
+
+
+def stalls(rng: np.random.Generator, duration: float, every: float, batches: int) -> Floats:
+    """Seconds of each batch that one server stood still."""
+    starts = np.sort(rng.random(rng.poisson(batches * BATCH / every)) * batches * BATCH)
+    ends = np.minimum(starts + duration, np.append(starts[1:], np.inf))
+    edges = np.arange(batches + 1) * BATCH
+    covered = np.array([np.clip(ends, None, e) - np.clip(starts, None, e) for e in edges]).sum(axis=1)
+    return np.asarray(np.diff(covered))
+
+
+def time_cluster_run(
+    rng: np.random.Generator,
+    weights: tuple[float, ...],
+    *,
+    stall: tuple[float, float],
+    rate: float,
+    base: float,
+    ratio: float,
+    batches: int,
+) -> Iterator[list[clusters.ClusterEpoch]]:
+    """One rollout, seen every 30 s; events are independent ones plus all requests met by a stall.
+
+    With ratio R the candidate's rate of either kind is R times stable's.
+    """
+    total = batches * len(weights)
+    load = rate * BATCH * (1 + 0.5 * np.sin(np.arange(total) / 17 + rng.random() * 6))
+    pi = np.repeat(weights, batches)
+    arms = []
+    for share, worse in ((pi, ratio), (1 - pi, 1.0)):
+        stopped = stalls(rng, stall[0], stall[1] / worse, total)
+        struck = rng.poisson(load * share * stopped / BATCH)
+        spared = rng.poisson(load * share * (1 - stopped / BATCH))
+        arms += [struck + spared * 1.0, struck + rng.binomial(spared, base * worse) * 1.0]
+    cluster = np.arange(total) % 128
+    closed: list[clusters.ClusterEpoch] = []
+    for step, weight in enumerate(weights):
+        here = slice(step * batches, (step + 1) * batches)
+        for look in range(6, batches + 1, 6):
+            now = slice(here.start, here.start + look)
+            yield [
+                *closed,
+                clusters.ClusterEpoch(weight, *(np.bincount(cluster[now], a[now], 128) for a in arms)),
+            ]
+        closed.append(
+            clusters.ClusterEpoch(weight, *(np.bincount(cluster[here], a[here], 128) for a in arms))
+        )
+
+
+def asymptotic_alarms(
+    estimate: float, variance: float, df: float, levels: tuple[float, ...], gap: float, null: float = 0.0
+) -> set[tuple[str, float]]:
+    found = set()
+    for level in levels:
+        v_opt = asymptotic_v_opt(gap, level)
+        for side, test in (("harm", asymptotic.log_e_harm), ("safe", asymptotic.log_e_safe)):
+            log_e = test(estimate, variance, null, v_opt=v_opt, level=level, df=df)
+            assert not isinstance(log_e, NotComputable)
+            if log_e >= -math.log(level):
+                found.add((side, level))
+    return found
+
+
+def time_clusters(
+    name: str,
+    *,
+    runs: int,
+    seed: int,
+    weights: tuple[float, ...] = (0.05, 0.25, 0.5),
+    stall: tuple[float, float],
+    base: float = 0.01,
+    ratio: float = 1.0,
+    rate: float = 40.0,
+    batches: int = 120,
+) -> None:
+    rng = np.random.default_rng(seed)
+    levels = (0.05, 0.005)
+    gap = 0.5 * (base + stall[0] / stall[1])
+    tally = Tally()
+    for _ in range(runs):
+        found: set[tuple[str, float]] = set()
+        for seen in time_cluster_run(
+            rng, weights, stall=stall, rate=rate, base=base, ratio=ratio, batches=batches
+        ):
+            got = clusters.cluster_estimate(seen, ratio=ratio)
+            if isinstance(got, NotComputable) or got.few_events:
+                continue
+            found |= asymptotic_alarms(got.estimate, got.variance, got.df, levels, gap)
+        tally.add(found, keys(levels))
+    tally.judge(name)
+
+
+STALLS = [(0.05, 60.0), (0.2, 20.0), (2.0, 300.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", STALLS)
+def test_time_clusters_of_equal_servers_that_stall(stall: tuple[float, float]) -> None:
+    time_clusters(f"time clusters, stalls {stall}", runs=RUNS, seed=6, stall=stall)
+
+
+@pytest.mark.slow
+def test_time_clusters_exactly_at_the_ratio() -> None:
+    time_clusters("time clusters at RR 1.5", runs=RUNS, seed=7, stall=(0.2, 20.0), ratio=1.5)
