@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import asymptotic
 from .result import NotComputable
 
 FEWEST_EFFECTIVE_CLUSTERS = 20.0
@@ -22,6 +23,10 @@ FEWEST_BATCHES = 10.0
 FEWEST_OBSERVATIONS = 100.0
 FEWEST_PER_ARM = 30.0
 FEWEST_EVENTS = 10.0
+FEWEST_EXPECTED = 30.0
+"""Candidate events expected at the null before non-inferiority is read. A candidate that met few events by
+chance shows a low rate and a small variance at once; with 10 instead of 30 expected, equal servers with
+0.2 s stalls were called better than themselves in 6.5% of runs at 5%."""
 
 _ROUNDING = 1e-13
 """Standard errors below this (y is of order 1) are rounding of a constant, and count as zero."""
@@ -48,6 +53,7 @@ class ClusterEpoch:
 class ClusterEstimate:
     """An estimate for the asymptotic tests, with what decides whether they may be used.
 
+    ``events`` are sums of y; ``expected_c`` is what the candidate's would be at an effect of 0.
     ``variance`` is exactly 0 where no cluster deviates. ``omega`` are the epochs' weights, summing to 1; an
     epoch with an empty arm has 0.
     """
@@ -58,6 +64,7 @@ class ClusterEstimate:
     effective_clusters: float
     events_c: float
     events_s: float
+    expected_c: float
     n_c: float
     n_s: float
     omega: tuple[float, ...]
@@ -66,6 +73,45 @@ class ClusterEstimate:
     def few_events(self) -> bool:
         """Too few events (or no variance) for an asymptotic test: use the bounded mean instead."""
         return self.variance == 0.0 or self.events_c + self.events_s < FEWEST_EVENTS
+
+    def few_expected(self, null: float) -> bool:
+        """Too few candidate events, or non-events, would be expected at the null to prove it wrong."""
+        expected = self.expected_c + null * self.n_c
+        return min(expected, self.n_c - expected) < FEWEST_EXPECTED
+
+    def log_e_harm(self, null: float, v_opt: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect <= null", t-scaled; not computable with few events."""
+        if self.few_events:
+            return NotComputable(self._few())
+        return asymptotic.log_e_harm(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
+
+    def log_e_safe(self, null: float, v_opt: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect >= null"; not computable with few events, seen or expected."""
+        if self.few_events:
+            return NotComputable(self._few())
+        if self.few_expected(null):
+            return NotComputable(
+                f"fewer than {FEWEST_EXPECTED:g} candidate events (or non-events) would be expected at the margin"
+            )
+        return asymptotic.log_e_safe(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
+
+    def interval(
+        self, v_opt: float, level_low: float, level_high: float
+    ) -> tuple[float, float] | NotComputable:
+        """Confidence sequence: lower end at ``level_low``, upper end at ``level_high``."""
+        if self.few_events:
+            return NotComputable(self._few())
+        return asymptotic.interval(
+            self.estimate,
+            self.variance,
+            v_opt=v_opt,
+            level_low=level_low,
+            level_high=level_high,
+            df=self.df,
+        )
+
+    def _few(self) -> str:
+        return f"{self.events_c + self.events_s:g} events, too few or too alike to estimate a variance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +177,7 @@ def cluster_estimate(epochs: Sequence[ClusterEpoch], ratio: float = 1.0) -> Clus
         effective_clusters=effective,
         events_c=sum(float(e.y_c.sum()) for _, e in used),
         events_s=sum(float(e.y_s.sum()) for _, e in used),
+        expected_c=sum(ratio * float(e.n_c.sum() * e.y_s.sum() / e.n_s.sum()) for _, e in used),
         n_c=n_c,
         n_s=n_s,
         omega=tuple(float(w) for w in omega),

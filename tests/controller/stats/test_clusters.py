@@ -96,6 +96,25 @@ def test_few_events_are_named() -> None:
     assert computed(cluster_estimate([replace(epoch(8), y_c=y, y_s=y)])).few_events
 
 
+def test_tests_refuse_few_events_and_non_inferiority_also_few_expected_ones() -> None:
+    y = np.zeros(40)
+    few = computed(cluster_estimate([replace(epoch(8), y_c=y, y_s=y)]))
+    for result in (
+        few.log_e_harm(0.0, 100, 0.05),
+        few.log_e_safe(0.1, 100, 0.05),
+        few.interval(100, 0.05, 0.05),
+    ):
+        assert isinstance(result, NotComputable)
+    # twenty stable errors, none of the candidate's: nothing can be said for it before more were due
+    e = epoch(8)
+    y_s = y.copy()
+    y_s[::2] = 1.0
+    lucky = computed(cluster_estimate([replace(e, y_c=y, y_s=y_s)]))
+    assert isinstance(lucky.log_e_harm(0.0, 100, 0.05), float)
+    assert isinstance(lucky.log_e_safe(0.001, 100, 0.05), NotComputable)
+    assert isinstance(lucky.log_e_safe(0.2, 100, 0.05), float)
+
+
 E8 = epoch(8)
 
 

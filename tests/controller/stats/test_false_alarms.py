@@ -203,16 +203,20 @@ def time_cluster_run(
         )
 
 
-def asymptotic_alarms(
-    estimate: float, variance: float, df: float, levels: tuple[float, ...], gap: float, null: float = 0.0
+def cluster_alarms(
+    seen: list[clusters.ClusterEpoch], levels: tuple[float, ...], gap: float, ratio: float = 1.0
 ) -> set[tuple[str, float]]:
-    found = set()
+    got = clusters.cluster_estimate(seen, ratio=ratio)
+    found: set[tuple[str, float]] = set()
+    if isinstance(got, NotComputable):
+        return found
     for level in levels:
         v_opt = asymptotic_v_opt(gap, level)
-        for side, test in (("harm", asymptotic.log_e_harm), ("safe", asymptotic.log_e_safe)):
-            log_e = test(estimate, variance, null, v_opt=v_opt, level=level, df=df)
-            assert not isinstance(log_e, NotComputable)
-            if log_e >= -math.log(level):
+        for side, log_e in (
+            ("harm", got.log_e_harm(0.0, v_opt, level)),
+            ("safe", got.log_e_safe(0.0, v_opt, level)),
+        ):
+            if not isinstance(log_e, NotComputable) and log_e >= -math.log(level):
                 found.add((side, level))
     return found
 
@@ -238,10 +242,7 @@ def time_clusters(
         for seen in time_cluster_run(
             rng, weights, stall=stall, rate=rate, base=base, ratio=ratio, batches=batches
         ):
-            got = clusters.cluster_estimate(seen, ratio=ratio)
-            if isinstance(got, NotComputable) or got.few_events:
-                continue
-            found |= asymptotic_alarms(got.estimate, got.variance, got.df, levels, gap)
+            found |= cluster_alarms(seen, levels, gap, ratio)
         tally.add(found, keys(levels))
     tally.judge(name)
 
@@ -258,3 +259,106 @@ def test_time_clusters_of_equal_servers_that_stall(stall: tuple[float, float]) -
 @pytest.mark.slow
 def test_time_clusters_exactly_at_the_ratio() -> None:
     time_clusters("time clusters at RR 1.5", runs=RUNS, seed=7, stall=(0.2, 20.0), ratio=1.5)
+
+
+@pytest.mark.slow
+def test_time_clusters_under_heavier_traffic() -> None:
+    time_clusters("time clusters, 400/s", runs=RUNS, seed=8, stall=(0.2, 20.0), rate=400.0)
+
+
+# --- sticky units: heavy users, who change arm as the weight grows -----------------------------------------
+
+
+def sticky_users(
+    name: str, *, runs: int, seed: int, weights: tuple[float, ...], users: int, looks: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    levels = (0.05, 0.005)
+    tally, ratio = Tally(), Tally()
+    for _ in range(runs):
+        activity = np.minimum(rng.pareto(1.5, users) + 0.2, 20.0)
+        liking = rng.beta(0.6, 1.4, users)
+        drawn, cluster = rng.random(users), rng.integers(0, 128, users)
+        found: set[tuple[str, float]] = set()
+        mismatch: set[tuple[str, float]] = set()
+        closed: list[clusters.ClusterEpoch] = []
+        for weight in weights:
+            candidate = drawn < weight
+            n = np.cumsum(rng.poisson(activity / 3, (looks, users)), axis=0)
+            y = np.cumsum(rng.binomial(np.diff(n, axis=0, prepend=0), liking), axis=0)
+            for look in range(looks):
+                here = clusters.ClusterEpoch(
+                    weight,
+                    *(
+                        np.bincount(cluster, values * arm, 128)
+                        for arm in (candidate, ~candidate)
+                        for values in (n[look], y[look])
+                    ),
+                )
+                seen = [*closed, here]
+                found |= cluster_alarms(seen, levels, 0.05)
+                for level in levels:
+                    log_e = sticky_log_e([StickyRatioEpoch(e.pi, e.n_c, e.n_s) for e in seen], level)
+                    if not isinstance(log_e, NotComputable) and log_e >= -math.log(level):
+                        mismatch.add(("mismatch", level))
+            closed.append(here)
+        tally.add(found, keys(levels))
+        ratio.add(mismatch, [("mismatch", level) for level in levels])
+    tally.judge(name)
+    ratio.judge(f"{name}, sample ratio")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [(0.05, 0.25, 0.5), (0.5,)])
+def test_sticky_heavy_users(weights: tuple[float, ...]) -> None:
+    sticky_users(
+        f"sticky users {weights}", runs=RUNS, seed=10, weights=weights, users=1500, looks=24 // len(weights)
+    )
+
+
+# --- paired differences that are alike for a while ---------------------------------------------------------
+
+
+def correlated(rng: np.random.Generator, pairs: int) -> Floats:
+    """Differences driven by an AR(.9) load, tau_int 19."""
+    noise = rng.normal(size=pairs) * math.sqrt(1 - 0.81)
+    return np.asarray(np.clip(0.2 * lfilter([1.0], [1.0, -0.9], noise), -1, 1))
+
+
+def bursts(rng: np.random.Generator, pairs: int) -> Floats:
+    """Discordant pairs of one sign in bursts of about 20, a hundred pairs apart."""
+    sign = np.repeat(rng.choice([-1.0, 1.0], pairs // 20 + 1), 20)[:pairs]
+    active = np.repeat(rng.random(pairs // 20 + 1) < 0.2, 20)[:pairs]
+    return np.asarray(sign * active * (rng.random(pairs) < 0.9))
+
+
+def paired_batches(
+    name: str, draw: Callable[[np.random.Generator, int], Floats], *, runs: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    levels, size, batches = (0.05, 0.005), 200, 100
+    tally = Tally()
+    for _ in range(runs):
+        d = draw(rng, size * batches).reshape(batches, size).sum(axis=1)
+        n = np.full(batches, float(size))
+        found: set[tuple[str, float]] = set()
+        for k in range(10, batches + 1):
+            got = clusters.batch_estimate(n[:k], d[:k])
+            assert isinstance(got, clusters.BatchEstimate)
+            if abs(got.estimate) < 1.5 * math.sqrt(got.variance):
+                continue  # far from any threshold, whatever the tuning
+            for level in levels:
+                v_opt = asymptotic_v_opt(0.03, level)
+                for side, test in (("harm", asymptotic.log_e_harm), ("safe", asymptotic.log_e_safe)):
+                    log_e = test(got.estimate, got.variance, 0.0, v_opt=v_opt, level=level, df=got.df)
+                    assert isinstance(log_e, float)
+                    if log_e >= -math.log(level):
+                        found.add((side, level))
+        tally.add(found, keys(levels))
+    tally.judge(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", [correlated, bursts])
+def test_paired_differences_in_batches(draw: Callable[[np.random.Generator, int], Floats]) -> None:
+    paired_batches(f"paired {draw.__name__}", draw, runs=RUNS, seed=11)
