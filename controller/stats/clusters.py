@@ -91,7 +91,7 @@ class ClusterEstimate:
             return NotComputable(self._few())
         if self.few_expected(null):
             return NotComputable(
-                f"fewer than {FEWEST_EXPECTED:g} candidate events (or non-events) would be expected at the margin"
+                f"fewer than {FEWEST_EXPECTED:g} candidate events (or non-events) are expected at the margin"
             )
         return asymptotic.log_e_safe(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
 

@@ -22,10 +22,9 @@ seeds = st.integers(0, 2**32 - 1)
 
 def epoch(seed: int, pi: float = 0.25, clusters: int = 40) -> ClusterEpoch:
     rng = np.random.default_rng(seed)
-    n_c, n_s = rng.poisson(40 * pi, clusters) + 1.0, rng.poisson(40 * (1 - pi), clusters) + 1.0
-    return ClusterEpoch(
-        pi, n_c, rng.binomial(n_c.astype(int), 0.3) * 1.0, n_s, rng.binomial(n_s.astype(int), 0.3) * 1.0
-    )
+    n_c, n_s = rng.poisson(40 * pi, clusters) + 1, rng.poisson(40 * (1 - pi), clusters) + 1
+    arrays = (n_c, rng.binomial(n_c, 0.3), n_s, rng.binomial(n_s, 0.3))
+    return ClusterEpoch(pi, *(a.astype(np.float64) for a in arrays))
 
 
 def computed(result: ClusterEstimate | NotComputable) -> ClusterEstimate:
@@ -147,7 +146,7 @@ def test_a_ratio_that_is_none_is_refused() -> None:
 
 def test_batches() -> None:
     rng = np.random.default_rng(2)
-    n = rng.integers(80, 120, 30) * 1.0
+    n = rng.integers(80, 120, 30).astype(np.float64)
     d = rng.normal(3, 2, 30)
     got = batch_estimate(n, d)
     assert isinstance(got, BatchEstimate)

@@ -182,25 +182,24 @@ def time_cluster_run(
     total = batches * len(weights)
     load = rate * BATCH * (1 + 0.5 * np.sin(np.arange(total) / 17 + rng.random() * 6))
     pi = np.repeat(weights, batches)
-    arms = []
+    arms: list[Floats] = []
     for share, worse in ((pi, ratio), (1 - pi, 1.0)):
         stopped = stalls(rng, stall[0], stall[1] / worse, total)
         struck = rng.poisson(load * share * stopped / BATCH)
         spared = rng.poisson(load * share * (1 - stopped / BATCH))
         arms += [struck + spared * 1.0, struck + rng.binomial(spared, base * worse) * 1.0]
     cluster = np.arange(total) % 128
+
+    def epoch(weight: float, span: slice) -> clusters.ClusterEpoch:
+        n_c, y_c, n_s, y_s = (np.bincount(cluster[span], a[span], 128).astype(np.float64) for a in arms)
+        return clusters.ClusterEpoch(weight, n_c, y_c, n_s, y_s)
+
     closed: list[clusters.ClusterEpoch] = []
     for step, weight in enumerate(weights):
         here = slice(step * batches, (step + 1) * batches)
         for look in range(6, batches + 1, 6):
-            now = slice(here.start, here.start + look)
-            yield [
-                *closed,
-                clusters.ClusterEpoch(weight, *(np.bincount(cluster[now], a[now], 128) for a in arms)),
-            ]
-        closed.append(
-            clusters.ClusterEpoch(weight, *(np.bincount(cluster[here], a[here], 128) for a in arms))
-        )
+            yield [*closed, epoch(weight, slice(here.start, here.start + look))]
+        closed.append(epoch(weight, here))
 
 
 def cluster_alarms(
@@ -286,22 +285,22 @@ def sticky_users(
             candidate = drawn < weight
             n = np.cumsum(rng.poisson(activity / 3, (looks, users)), axis=0)
             y = np.cumsum(rng.binomial(np.diff(n, axis=0, prepend=0), liking), axis=0)
+            epochs = []
             for look in range(looks):
-                here = clusters.ClusterEpoch(
-                    weight,
-                    *(
-                        np.bincount(cluster, values * arm, 128)
-                        for arm in (candidate, ~candidate)
-                        for values in (n[look], y[look])
-                    ),
+                n_c, y_c, n_s, y_s = (
+                    np.bincount(cluster, values * arm, 128).astype(np.float64)
+                    for arm in (candidate, ~candidate)
+                    for values in (n[look], y[look])
                 )
+                epochs.append(clusters.ClusterEpoch(weight, n_c, y_c, n_s, y_s))
+            for here in epochs:
                 seen = [*closed, here]
                 found |= cluster_alarms(seen, levels, 0.05)
                 for level in levels:
                     log_e = sticky_log_e([StickyRatioEpoch(e.pi, e.n_c, e.n_s) for e in seen], level)
                     if not isinstance(log_e, NotComputable) and log_e >= -math.log(level):
                         mismatch.add(("mismatch", level))
-            closed.append(here)
+            closed.append(epochs[-1])
         tally.add(found, keys(levels))
         ratio.add(mismatch, [("mismatch", level) for level in levels])
     tally.judge(name)

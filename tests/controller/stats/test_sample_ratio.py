@@ -51,8 +51,8 @@ def sticky(seed: int, pi: float, drawn: float) -> StickyRatioEpoch:
     users = rng.geometric(0.05, 4000)
     candidate = rng.random(4000) < drawn
     cluster = rng.integers(0, 128, 4000)
-    n_c = np.bincount(cluster, users * candidate, 128)
-    return StickyRatioEpoch(pi, n_c, np.bincount(cluster, users, 128) - n_c)
+    n_c, n_s = (np.bincount(cluster, users * arm, 128).astype(np.float64) for arm in (candidate, ~candidate))
+    return StickyRatioEpoch(pi, n_c, n_s)
 
 
 def test_sticky_heavy_users_alone_are_no_mismatch_but_a_wrong_share_is() -> None:
