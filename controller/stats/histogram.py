@@ -51,7 +51,8 @@ def bin_of(
         return 0
     if math.isinf(seconds):
         return bins - 1
-    return min(int(math.log(seconds / first_edge) / math.log(gamma)), bins - 1)
+    # The slack puts a latency that is exactly an edge into the bin above it, as routers do.
+    return min(math.floor(math.log(seconds / first_edge) / math.log(gamma) + 1e-9), bins - 1)
 
 
 def edge(index: int, *, gamma: float = GAMMA, first_edge: float = FIRST_EDGE) -> float:
@@ -72,7 +73,8 @@ def quantile(counts: ArrayLike, q: float) -> int | NotComputable:
         return checked
     below = np.cumsum(checked)
     # Compare counts, not shares: 0.95 * n is rounded, and one count may hang on that.
-    index = int(np.searchsorted(below, q * below[-1] * (1.0 - 1e-12))) + 1
+    enough = q * float(below[-1]) * (1.0 - 1e-12)
+    index = int(np.count_nonzero(below < enough)) + 1
     if index >= checked.size:
         return NotComputable(f"the {q:g} quantile lies above the last edge of the histogram")
     return index
@@ -109,7 +111,7 @@ def latency_thresholds(
     margin = snapped_margin(delta, gamma=gamma)
     if isinstance(margin, NotComputable):
         return margin
-    last = int(np.asarray(counts).size) - 1
+    last = np.asarray(counts, dtype=np.float64).size - 1
     if tau + margin.bins > last:
         return NotComputable("the margin's threshold lies above the last edge of the histogram")
     return LatencyThresholds(tau, tau + margin.bins // 2, tau + margin.bins, margin.effective)

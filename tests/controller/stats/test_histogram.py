@@ -28,6 +28,10 @@ def test_a_latency_lies_within_its_bin(seconds: float) -> None:
     assert edge(index) * (1 - 1e-9) <= seconds < edge(index + 1) * (1 + 1e-9)
 
 
+def test_an_edge_belongs_to_the_bin_above_it() -> None:
+    assert [bin_of(edge(i)) for i in range(BINS)] == list(range(BINS))
+
+
 def test_the_ends_take_everything_beyond() -> None:
     assert bin_of(0.0) == 0
     assert bin_of(1e-9) == 0

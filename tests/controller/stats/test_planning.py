@@ -73,6 +73,7 @@ def test_planned_events_agree_with_simulation() -> None:
     rate, ratio, events = 0.015, 2.0, 240
     crossed: list[float] = []
     for _ in range(300):
+        n = 0
         x = np.cumsum(rng.random(events) < ratio / (1 + ratio))
         for n in range(5, events + 1, 5):
             value = log_e_harm([EventEpoch(0.5, float(x[n - 1]), float(n))], 1.0)
