@@ -1,0 +1,1 @@
+"""The language users write: services and rollout policies, YAML -> frozen models."""

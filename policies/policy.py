@@ -1,30 +1,45 @@
-"""RolloutPolicy: the steps, gates and clocks that decide a rollout. Values only."""
+"""RolloutPolicy: the steps, gates and clocks that decide a rollout.
+
+Values only: quantities parse themselves (`quantities`), what must fit together is in `policy_rules`.
+The descriptions are what an editor shows; `schema` exports them.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .quantities import Clock, Duration, Fraction, Margin
-from .service import Value
+from .quantities import Clock, Duration, Fraction, Value, WrittenMargin
+from .service import Name
 
 Action = Literal["rollback", "pause"]
 Place = Literal["shadow", "canary"]
+
+_Risk = Annotated[Fraction, Field(gt=0, le=0.5)]
 
 
 class Risk(Value):
     """Error probabilities over the whole rollout, however often it is looked at."""
 
-    false_rollback: Fraction = 0.05
-    false_promotion: Fraction = 0.05
+    false_rollback: _Risk = Field(
+        default=0.05, description="Chance to roll back a candidate that is no worse."
+    )
+    false_promotion: _Risk = Field(
+        default=0.05, description="Chance to promote a candidate that is worse than a margin."
+    )
 
 
 class Baseline(Value):
     """Epoch 0, stable alone: minima of requests and seconds before constants are frozen."""
 
-    requests: int = Field(default=1000, gt=0)
-    duration: Duration = Field(default=600.0, alias="for")
+    requests: int = Field(default=1000, gt=0, description="Requests of stable alone, at least.")
+    duration: Duration = Field(
+        default=600.0,
+        validation_alias="for",
+        serialization_alias="for",
+        description="Time of stable alone, at least.",
+    )
 
 
 class Step(Value):
@@ -34,12 +49,25 @@ class Step(Value):
     `until_gates`: advance only when every gate that this step can decide is proven.
     """
 
-    shadow: Fraction | None = None
-    canary: Fraction | None = None
-    until: Literal["gates"] | None = None
-    duration: Duration = Field(default=600.0, alias="for")
-    requests: int = Field(default=500, ge=0)
-    deadline: Duration | None = None
+    shadow: Annotated[Fraction, Field(gt=0)] | None = Field(
+        default=None, description="Share of requests copied to the candidate, whose answers nobody sees."
+    )
+    canary: Annotated[Fraction, Field(gt=0)] | None = Field(
+        default=None, description="Share of requests that the candidate answers."
+    )
+    until: Literal["gates"] | None = Field(
+        default=None, description="gates: go on only when every gate that this step can decide is proven."
+    )
+    duration: Duration = Field(
+        default=600.0,
+        validation_alias="for",
+        serialization_alias="for",
+        description="The step lasts at least this long.",
+    )
+    requests: int = Field(default=500, ge=0, description="The candidate gets at least so many requests.")
+    deadline: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None, description="The step lasts at most this long; then on_inconclusive says what happens."
+    )
 
     @property
     def place(self) -> Place:
@@ -60,41 +88,79 @@ class Step(Value):
 class Gate(Value):
     """A condition that must hold. Exactly the margins that the metric allows are given."""
 
-    metric: str
-    by: str | None = None  # a slice name: the gate holds in every value of it
-    max_increase: Margin | None = None  # absolute: pp, ms, plain
-    max_ratio: float | None = Field(default=None, gt=1)
-    max_shift: Margin | None = None  # two-sided, absolute: sd, pp, plain
-    min: Fraction | None = None  # "at least", for agreement
-    place: Place | None = Field(default=None, alias="in")  # None: both
-    require: Literal["proof", "no-harm", "nothing"] = "proof"
-    harm_at: Margin | None = None  # None: half the margin (root on the ratio scale)
-    on_fail: Action | None = None  # None: the policy's
-    small_slices: Literal["hold", "no-harm"] = "hold"
+    metric: str = Field(description="What is measured.")
+    by: str | None = Field(default=None, description="A slice: the gate holds in each of its groups.")
+    max_increase: WrittenMargin | None = Field(
+        default=None, description="The candidate may be higher by this much, absolutely."
+    )
+    max_ratio: float | None = Field(
+        default=None, gt=1, description="The candidate may be higher by this factor.", examples=[1.2]
+    )
+    max_shift: WrittenMargin | None = Field(
+        default=None, description="The candidate may be higher or lower by this much, absolutely."
+    )
+    min: Fraction | None = Field(default=None, description="At least this share.")
+    place: Place | None = Field(
+        default=None,
+        validation_alias="in",
+        serialization_alias="in",
+        description="Where the gate is decided; without it wherever it can be.",
+    )
+    require: Literal["proof", "no-harm", "nothing"] = Field(
+        default="proof",
+        description="proof: promotion needs proof; no-harm: only proven harm counts; nothing: only shown.",
+    )
+    harm_at: WrittenMargin | None = Field(
+        default=None,
+        description="Roll back when the effect is proven beyond this; without it half the margin.",
+    )
+    on_fail: Action | None = Field(
+        default=None, description="What a failure does; without it the policy's on_fail."
+    )
+    small_slices: Literal["hold", "no-harm"] = Field(
+        default="hold", description="A group too small to prove: hold the rollout, or only watch it for harm."
+    )
 
 
 class Breaker(Value):
     """Inside the router: a share of errors over seconds sends the weight to 0. No statistics claimed."""
 
-    errors: Fraction = 0.5
-    over: Duration = 10.0
-    min_requests: int = Field(default=20, gt=0)
+    errors: Annotated[Fraction, Field(gt=0)] = Field(
+        default=0.5, description="The share of errors that trips it."
+    )
+    over: Annotated[Duration, Field(gt=0)] = Field(default=10.0, description="The time it looks back.")
+    min_requests: int = Field(
+        default=20, gt=0, description="With fewer requests in that time it does not trip."
+    )
 
 
 class RolloutPolicy(Value):
-    """One policy file."""
+    """One policy file: the steps of a rollout, the gates that decide it, and its clocks."""
 
-    format: Literal["accede/v1"]
-    kind: Literal["RolloutPolicy"]
-    name: str
-    risk: Risk = Risk()
-    baseline: Baseline = Baseline()
-    batch: Duration = 5.0  # length of a time cluster and of a batch of pairs, s
-    max_duration: Duration = 7 * 86400.0
-    steps: tuple[Step, ...]
-    gates: tuple[Gate, ...]
-    breaker: Breaker | None = Breaker()
-    on_fail: Action = "rollback"
-    on_inconclusive: Action = "pause"
-    on_error: Clock = Clock(action="rollback", after=900.0)
-    unattended: Clock = Clock(action="rollback", after=900.0)
+    format: Literal["accede/v1"] = Field(description="The version of this language.")
+    kind: Literal["RolloutPolicy"] = Field(description="What this file declares.")
+    name: Name = Field(description="The name used in commands.", examples=["guarded"])
+    risk: Risk = Field(default=Risk(), description="Chances of a wrong decision over the whole rollout.")
+    baseline: Baseline = Field(
+        default=Baseline(), description="Stable alone first: it freezes scales and thresholds."
+    )
+    batch: Annotated[Duration, Field(gt=0)] = Field(
+        default=5.0, description="Length of a time cluster: at least twice the longest ordinary stall."
+    )
+    max_duration: Annotated[Duration, Field(gt=0)] = Field(
+        default=7 * 86400.0, description="The whole rollout lasts at most this long."
+    )
+    steps: tuple[Step, ...] = Field(description="In order; weights never go down.", min_length=1)
+    gates: tuple[Gate, ...] = Field(description="Every gate must hold.", min_length=1)
+    breaker: Breaker | None = Field(default=Breaker(), description="Trips inside the router; null: none.")
+    on_fail: Action = Field(default="rollback", description="What proven harm does.")
+    on_inconclusive: Action = Field(
+        default="pause", description="What happens at a deadline without a verdict."
+    )
+    on_error: Clock = Field(
+        default=Clock(action="rollback", after=900.0), description="When a gate cannot be measured."
+    )
+    unattended: Clock = Field(
+        default=Clock(action="rollback", after=900.0),
+        description="When no controller looks after the rollout.",
+    )

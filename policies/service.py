@@ -1,37 +1,50 @@
-"""ModelService: what a team declares about one model it serves. Values only; parsing is in `quantities`."""
+"""ModelService: what a team declares about one model it serves.
+
+Values only: quantities parse themselves (`quantities`), what must fit together is in `service_rules`.
+The descriptions are what an editor shows; `schema` exports them.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, WithJsonSchema, model_validator
 
-from .quantities import Comparison, Duration, Fraction, Size, StatusRange
+from .quantities import Duration, Fraction, Size, StatusRange, Value, WrittenComparison, found
 
 Protocol = Literal[
     "tensorflow-serving", "kserve-v1", "open-inference", "mlflow", "torchserve", "bentoml", "openai", "json"
 ]
 
-
-class Value(BaseModel):
-    """Base of everything read from a file: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 
 
 class Match(Value):
     """Which requests belong to the service. `path` is whole segments; at least one of both is given."""
 
-    path: str | None = None
-    host: str | None = None
+    path: str | None = Field(
+        default=None,
+        description="Path prefix in whole segments: /v1/models/fraud is not /v1/models/fraud-eu.",
+        examples=["/v1/models/fraud"],
+    )
+    host: str | None = Field(default=None, description="Host name of the request, without a port.")
 
 
 class Version(Value):
-    """One version: where it is served, and its training card (free text keys, shown and bound to approvals)."""
+    """One version: where it is served, and its training card (shown, and bound to approvals)."""
 
-    url: str | None = None
-    urls: tuple[str, ...] = ()
-    card: dict[str, str] = Field(default_factory=dict)
+    url: str | None = Field(
+        default=None,
+        description="Base URL: http://host:port, nothing after it.",
+        examples=["http://tf-a:8501"],
+    )
+    urls: tuple[str, ...] = Field(
+        default=(), description="Instead of url: one base URL (several come later)."
+    )
+    card: dict[str, str] = Field(
+        default_factory=dict, description="Free text about the training: shown, and bound to approvals."
+    )
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -40,10 +53,27 @@ class Version(Value):
 
 
 class Unit(Value):
-    """What is assigned. `header` None: every request is a unit of its own."""
+    """What is assigned. `header` None: every request is a unit of its own (written `unit: request`)."""
 
-    header: str | None = None
-    missing: Literal["stable", "random"] = "stable"
+    header: str | None = Field(
+        default=None,
+        description="Request header whose value keeps a user on one side.",
+        examples=["x-user-id"],
+    )
+    missing: Literal["stable", "random"] = Field(
+        default="stable", description="Where a request without the header goes; it is never analysed."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value != "request":
+                raise ValueError(
+                    f"{found(value)} is not supported yet; supported: request, or {{header: x-user-id}}"
+                )
+            return {}
+        return value
 
     @property
     def sticky(self) -> bool:
@@ -54,74 +84,114 @@ class Unit(Value):
 class ErrorRule(Value):
     """What counts as an error of the model. 4xx is none unless a status range names it."""
 
-    status: tuple[StatusRange, ...] = ((500, 599),)
-    connect: bool = True
-    timeout: bool = True
-    body: None = None
+    status: tuple[StatusRange, ...] = Field(
+        default=((500, 599),), description="Statuses of the model server that are errors."
+    )
+    connect: bool = Field(default=True, description="A connection that fails is an error.")
+    timeout: bool = Field(default=True, description="An answer that does not come in time is an error.")
+    body: None = Field(default=None, description="Errors told in the body come later; only null is allowed.")
 
 
 class Prediction(Value):
     """Where the prediction is and what it means. `range` holds the frozen limits where declared."""
 
-    path: str | None = None  # the protocol gives a default
-    type: Literal["number", "label", "labels", "vector", "text"] = "number"
-    range: tuple[float, float] | None = None
-    selected: Comparison | None = None
-    agree_within: float | None = Field(default=None, ge=0)
+    path: str | None = Field(
+        default=None,
+        description="Where the prediction stands in the answer; [*] takes every instance. "
+        "The protocol gives a default.",
+        examples=["predictions[0].score", "predictions[*]"],
+    )
+    type: Literal["number", "label", "labels", "vector", "text"] = Field(
+        default="number", description="What a prediction is."
+    )
+    range: tuple[float, float] | None = Field(
+        default=None, description="Limits of the number, low and high; values beyond count as the limit."
+    )
+    selected: WrittenComparison | None = Field(
+        default=None, description="Which predictions count as selected for selection_rate."
+    )
+    agree_within: float | None = Field(
+        default=None, ge=0, description="Two numbers agree when they differ by no more than this."
+    )
 
 
 class Slice(Value):
     """Subgroups for analysis: listed values of a request field, or bins of a number."""
 
-    path: str | None = None
-    values: tuple[str, ...] = ()
-    reference: str | None = None
-    bins: tuple[float, ...] = ()
-    cross: tuple[str, ...] = ()
+    path: str | None = Field(
+        default=None, description="Where the value stands in the request.", examples=["instances[0].sex"]
+    )
+    values: tuple[str, ...] = Field(default=(), description="The groups, at least two; the rest is `other`.")
+    reference: str | None = Field(default=None, description="The group that others are compared with.")
+    bins: tuple[float, ...] = Field(
+        default=(), description="Edges of groups of a number: [0, 25] gives 0 to under 25, and 25 and more."
+    )
+    cross: tuple[str, ...] = Field(default=(), description="Combinations of other slices.")
 
 
 class Limits(Value):
     """Bounds of one request. `deadline` in seconds, `body` in bytes."""
 
-    deadline: Duration = 30.0
-    body: Size = 8 * 2**20
-    per_key_rps: float | None = None
+    deadline: Annotated[Duration, Field(gt=0)] = Field(
+        default=30.0, description="How long the model server may take for one request."
+    )
+    body: Annotated[Size, Field(gt=0)] = Field(default=8 * 2**20, description="The largest request body.")
+    per_key_rps: float | None = Field(default=None, gt=0, description="Requests per second of one unit.")
 
 
 class Capture(Value):
     """How much of an exchange the analysis may see: bytes of each body, share of requests."""
 
-    request: Size = 64 * 2**10
-    response: Size = 256 * 2**10
-    sample: Fraction = 1.0
+    request: Size = Field(default=64 * 2**10, description="Bytes of a request body that are analysed.")
+    response: Size = Field(default=256 * 2**10, description="Bytes of an answer that are analysed.")
+    sample: Annotated[Fraction, Field(gt=0)] = Field(
+        default=1.0, description="Share of requests whose bodies are analysed."
+    )
 
 
 class Mirror(Value):
     """Bounds of mirroring; what exceeds them is dropped and counted, never queued."""
 
-    max_in_flight: Annotated[int, Field(gt=0)] = 256
-    max_bytes: Size = 64 * 2**20
-    max_rps: float | None = Field(default=None, gt=0)
-    min_coverage: Fraction = 0.95
+    max_in_flight: int = Field(default=256, gt=0, description="Mirrored requests at one time.")
+    max_bytes: Annotated[Size, Field(gt=0)] = Field(
+        default=64 * 2**20, description="Bytes of all mirrored requests at one time."
+    )
+    max_rps: float | None = Field(default=None, gt=0, description="Mirrored requests per second.")
+    min_coverage: Fraction = Field(
+        default=0.95, description="Below this share of pairs, gates on the shadow are inconclusive."
+    )
 
 
 class ModelService(Value):
-    """One service file."""
+    """One service file: a model, its versions, and how to read its requests and answers."""
 
-    format: Literal["accede/v1"]
-    kind: Literal["ModelService"]
-    name: str
-    match: Match
-    protocol: Protocol
-    versions: dict[str, Version]
-    stable: str
-    candidate: str | None = None
-    policy: str | None = None
-    unit: Unit = Unit()
-    side_effects: Literal["none", "shadow-aware", "writes"] = "writes"
-    errors: ErrorRule = ErrorRule()
-    prediction: Prediction = Prediction()
-    slices: dict[str, Slice] = Field(default_factory=dict)
-    limits: Limits = Limits()
-    capture: Capture = Capture()
-    mirror: Mirror = Mirror()
+    format: Literal["accede/v1"] = Field(description="The version of this language.")
+    kind: Literal["ModelService"] = Field(description="What this file declares.")
+    name: Name = Field(description="The name used in commands.", examples=["fraud"])
+    match: Match = Field(description="Which requests belong to the service.")
+    protocol: Protocol = Field(description="How the model server speaks.")
+    versions: dict[str, Version] = Field(
+        description="The versions by name; quote names that look like numbers."
+    )
+    stable: str = Field(description="The version that serves until the first rollout; later the store knows.")
+    candidate: str | None = Field(
+        default=None, description="Optional: changing it in Git starts a rollout by `policy`."
+    )
+    policy: str | None = Field(
+        default=None,
+        description="The rollout policy: a file, or the name of one that ships with Accede.",
+        examples=["policies/guarded.yaml", "guarded"],
+    )
+    unit: Unit = Field(default=Unit(), description="What is assigned to a side: every request, or a user.")
+    side_effects: Literal["none", "shadow-aware", "writes"] = Field(
+        default="writes",
+        description="What a mirrored request could do; writes: never mirror, retry or fall back.",
+    )
+    errors: ErrorRule = Field(default=ErrorRule(), description="What counts as an error.")
+    prediction: Prediction = Field(
+        default=Prediction(), description="Where the prediction is and what it means."
+    )
+    slices: dict[str, Slice] = Field(default_factory=dict, description="Subgroups for analysis, at most 20.")
+    limits: Limits = Field(default=Limits(), description="Bounds of one request.")
+    capture: Capture = Field(default=Capture(), description="How much of an exchange the analysis sees.")
+    mirror: Mirror = Field(default=Mirror(), description="Bounds of mirroring.")

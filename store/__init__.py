@@ -1,0 +1,1 @@
+"""What the router and the controller exchange, and where it is kept."""

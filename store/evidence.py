@@ -21,22 +21,33 @@ metric     clustered by time (`plan.batch`):
              bin.K                                        share of the request's predictions in bin K
              selected                                     share of the request's predictions selected
            pairs only, by time: agreement                 y = 1 where candidate and stable agree
+Every series has 1 or CLUSTERS clusters: 1 where its sums are all in cluster 0 by definition.
 In a pair, a failed candidate side is a disagreement and missing; its prediction metrics get no y.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from math import isfinite
+from operator import add
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from ..errors import WireError
+from .columns import SAME, pack, unpack
+from .measurement import CLUSTERS
+from .wire import check_version, read_msgpack
 
 WIRE = "accede.evidence/1"
 
 K = TypeVar("K")
 
 ArmKey = Literal["stable", "candidate", "pair", "paired_stable"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+# Sums of y in [-1, 1] stay within n but for the rounding of whoever scaled y.
+_ROUNDING = 1e-6
 
 
 class SeriesKey(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -48,7 +59,7 @@ class SeriesKey(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Series(msgspec.Struct, array_like=True):
-    """Sums per cluster; the three lists have equal length (1 or CLUSTERS)."""
+    """Sums per cluster: Σ1, Σy, Σy². The three lists have equal length, 1 or CLUSTERS."""
 
     n: list[float]
     sum: list[float]
@@ -63,23 +74,23 @@ class ArmCounts(msgspec.Struct, array_like=True):
     without a unit key, excluded from analysis.
     """
 
-    accounted: int = 0
-    uncaptured: int = 0
-    bodies_lost: int = 0
-    unassignable: int = 0
+    accounted: Count = 0
+    uncaptured: Count = 0
+    bodies_lost: Count = 0
+    unassignable: Count = 0
 
 
 class MirrorCounts(msgspec.Struct, array_like=True):
     """Fate of mirrored copies in one epoch: `chosen` = sent + all drops; `paired` have both sides."""
 
-    chosen: int = 0
-    sent: int = 0
-    paired: int = 0
-    dropped_in_flight: int = 0
-    dropped_bytes: int = 0
-    dropped_rate: int = 0
-    dropped_size: int = 0
-    lost: int = 0
+    chosen: Count = 0
+    sent: Count = 0
+    paired: Count = 0
+    dropped_in_flight: Count = 0
+    dropped_bytes: Count = 0
+    dropped_rate: Count = 0
+    dropped_size: Count = 0
+    lost: Count = 0
 
 
 class Evidence(msgspec.Struct):
@@ -95,80 +106,129 @@ class Evidence(msgspec.Struct):
     wire: str
     service: str
     rollout: str
-    epoch: int
+    epoch: Count
     source: str
     published: float
     watermark: float
     arms: dict[str, ArmCounts] = {}
-    open: dict[str, int] = {}
+    open: dict[str, Count] = {}
     mirror: MirrorCounts = msgspec.field(default_factory=MirrorCounts)
     series: dict[SeriesKey, Series] = {}
-    latency: dict[str, dict[int, int]] = {}
-    values: dict[int, int] = {}
-    labels: dict[str, int] = {}
+    latency: dict[str, dict[int, Count]] = {}
+    values: dict[int, Count] = {}
+    labels: dict[str, Count] = {}
 
 
-def _series_list(evidence: Evidence) -> list[tuple[SeriesKey, Series]]:
-    return sorted(evidence.series.items())
+class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """One series as it is stored: its clusters, and three packed columns (store.columns)."""
+
+    key: SeriesKey
+    clusters: Annotated[int, msgspec.Meta(ge=1, le=CLUSTERS)]
+    n: bytes
+    sum: bytes
+    square: bytes
 
 
-class _Wire(msgspec.Struct):
-    """Evidence as it is stored: msgpack maps cannot have array keys everywhere, so series are pairs."""
+class _Wire(msgspec.Struct, forbid_unknown_fields=True):
+    """Evidence as it is stored: `head` is the record without its series."""
 
     head: Evidence
-    series: list[tuple[SeriesKey, Series]]
+    series: list[_Packed]
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
-    """The wire form (msgpack)."""
-    head = msgspec.structs.replace(evidence, series={})
-    return msgspec.msgpack.encode(_Wire(head=head, series=_series_list(evidence)))
+    """The wire form (msgpack). Raises WireError where a series' lists have no or unequal lengths."""
+    series = [_packed(evidence, key, sums) for key, sums in sorted(evidence.series.items())]
+    return msgspec.msgpack.encode(_Wire(msgspec.structs.replace(evidence, series={}), series))
 
 
 def decode_evidence(data: bytes) -> Evidence:
-    """The record of a wire form. Raises WireError for anything malformed or of another version."""
-    try:
-        wire = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise WireError(f"stored evidence cannot be read: {problem}") from problem
-    if wire.head.wire != WIRE:
-        raise WireError(f"evidence has wire form {wire.head.wire!r}, this version reads {WIRE!r}")
-    for key, series in wire.series:
-        if not len(series.n) == len(series.sum) == len(series.square):
-            raise WireError(f"evidence of {wire.head.source!r}: series {key} has lists of unequal length")
-    return msgspec.structs.replace(wire.head, series=dict(wire.series))
+    """The record of a wire form.
+
+    Raises WireError for anything malformed, of another version, or impossible as sums of y in [-1, 1].
+    """
+    wire = read_msgpack(data, _decoder, "stored evidence", WIRE)
+    head = wire.head
+    check_version(head.wire, WIRE, "stored evidence")
+    if head.series or not (isfinite(head.published) and isfinite(head.watermark)):
+        raise WireError(f"evidence of {head.source!r}: its head is malformed")
+    for packed in wire.series:
+        try:
+            head.series[packed.key] = _unpacked(packed)
+        except ValueError as problem:
+            raise WireError(
+                f"evidence of {head.source!r}: series {_text(packed.key)}: {problem}"
+            ) from problem
+    if len(head.series) != len(wire.series):
+        raise WireError(f"evidence of {head.source!r}: a series appears twice")
+    return head
 
 
-def merge(parts: list[Evidence]) -> Evidence | None:
+def _packed(evidence: Evidence, key: SeriesKey, series: Series) -> _Packed:
+    clusters = len(series.n)
+    if not 1 <= clusters <= CLUSTERS or not clusters == len(series.sum) == len(series.square):
+        raise WireError(
+            f"evidence of {evidence.source!r}: series {_text(key)} has lists of {clusters}, "
+            f"{len(series.sum)} and {len(series.square)} sums; equal lengths from 1 to {CLUSTERS} are allowed"
+        )
+    square = SAME if series.square == series.sum else pack(series.square)
+    return _Packed(key, clusters, pack(series.n), pack(series.sum), square)
+
+
+def _unpacked(packed: _Packed) -> Series:
+    n, total = unpack(packed.n, packed.clusters), unpack(packed.sum, packed.clusters)
+    square = list(total) if packed.square == SAME else unpack(packed.square, packed.clusters)
+    for count, y, y2 in zip(n, total, square, strict=True):
+        most = count + _ROUNDING
+        if count < 0 or not -most <= y <= most or not 0 <= y2 <= most:
+            raise ValueError(f"n = {count:g}, Σy = {y:g}, Σy² = {y2:g} are no sums of y in [-1, 1]")
+    return Series(n, total, square)
+
+
+def _text(key: SeriesKey) -> str:
+    return f"{key.arm}/{key.slice or 'all'}/{key.metric}"
+
+
+def merge(parts: Sequence[Evidence]) -> Evidence | None:
     """The sum over sources of one epoch; None without any part.
 
-    Associative and commutative. `watermark` is the oldest, `published` the newest.
+    Associative and commutative, and none of `parts` is changed. `watermark` is the oldest, `published`
+    the newest. Raises ValueError where the parts are not of one service, rollout and epoch, WireError
+    where two sources keep a series in different numbers of clusters.
     """
     if not parts:
         return None
     first = parts[0]
+    if any((p.service, p.rollout, p.epoch) != (first.service, first.rollout, first.epoch) for p in parts):
+        raise ValueError("only evidence of one service, rollout and epoch adds")
     total = Evidence(
         wire=WIRE, service=first.service, rollout=first.rollout, epoch=first.epoch, source="*",
         published=max(part.published for part in parts), watermark=min(part.watermark for part in parts),
     )  # fmt: skip
     for part in parts:
-        for arm, counts in part.arms.items():
-            into = total.arms.setdefault(arm, ArmCounts())
-            for name in ArmCounts.__struct_fields__:
-                setattr(into, name, getattr(into, name) + getattr(counts, name))
-        for name in MirrorCounts.__struct_fields__:
-            setattr(total.mirror, name, getattr(total.mirror, name) + getattr(part.mirror, name))
-        _add(total.open, part.open)
-        _add(total.values, part.values)
-        _add(total.labels, part.labels)
-        for arm, histogram in part.latency.items():
-            _add(total.latency.setdefault(arm, {}), histogram)
-        for key, series in part.series.items():
-            _add_series(total.series, key, series)
+        _add_part(total, part)
     return total
+
+
+def _add_part(total: Evidence, part: Evidence) -> None:
+    for arm, counts in part.arms.items():
+        _add_fields(total.arms.setdefault(arm, ArmCounts()), counts)
+    _add_fields(total.mirror, part.mirror)
+    _add(total.open, part.open)
+    _add(total.values, part.values)
+    _add(total.labels, part.labels)
+    for arm, histogram in part.latency.items():
+        _add(total.latency.setdefault(arm, {}), histogram)
+    for key, series in part.series.items():
+        _add_series(total.series, key, series)
+
+
+def _add_fields(into: ArmCounts | MirrorCounts, more: ArmCounts | MirrorCounts) -> None:
+    for name in into.__struct_fields__:
+        setattr(into, name, getattr(into, name) + getattr(more, name))
 
 
 def _add(into: dict[K, int], more: dict[K, int]) -> None:
@@ -182,8 +242,9 @@ def _add_series(into: dict[SeriesKey, Series], key: SeriesKey, series: Series) -
         into[key] = Series(list(series.n), list(series.sum), list(series.square))
         return
     if len(have.n) != len(series.n):
-        raise WireError(f"series {key} has {len(have.n)} clusters at one source and {len(series.n)} at another")
-    for index in range(len(have.n)):
-        have.n[index] += series.n[index]
-        have.sum[index] += series.sum[index]
-        have.square[index] += series.square[index]
+        raise WireError(
+            f"series {_text(key)} has {len(have.n)} clusters at one source and {len(series.n)} at another"
+        )
+    have.n = list(map(add, have.n, series.n))
+    have.sum = list(map(add, have.sum, series.sum))
+    have.square = list(map(add, have.square, series.square))

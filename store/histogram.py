@@ -6,7 +6,7 @@ from 10 µs to 1.8 h at 2 % resolution, ends open (design: gamma 1.02, 1024 int6
 
 from __future__ import annotations
 
-from math import floor, log
+from math import floor, isfinite, log
 
 GAMMA = 1.02
 BINS = 1024
@@ -17,7 +17,9 @@ _LOG_FIRST = log(FIRST_EDGE)
 
 
 def bin_of(seconds: float) -> int:
-    """The bin of a latency in seconds, clamped to 0..BINS-1."""
+    """The bin of a latency in seconds, clamped to 0..BINS-1. Raises ValueError where it is not finite."""
+    if not isfinite(seconds):
+        raise ValueError(f"{seconds} is no latency")
     if seconds <= FIRST_EDGE:
         return 0
     return min(BINS - 1, floor((log(seconds) - _LOG_FIRST) / _LOG_GAMMA + 1e-9))
@@ -33,7 +35,12 @@ _LOG_SMALLEST = log(_SMALLEST)
 
 
 def value_bin(value: float) -> int:
-    """The signed bin of a raw prediction: 0 below 1e-6 in size, else ±(1 + log bin at 2 %)."""
+    """The signed bin of a raw prediction: 0 below 1e-6 in size, else ±(1 + log bin at 2 %).
+
+    Raises ValueError where it is not finite.
+    """
+    if not isfinite(value):
+        raise ValueError(f"{value} has no bin")
     size = abs(value)
     if size < _SMALLEST:
         return 0

@@ -1,18 +1,24 @@
 """The Store: what the two planes exchange through, as two narrow Protocols with their guarantees.
 
-Guarantees every implementation gives (tests/store/contract.py holds them to it):
+Guarantees every implementation gives (tests/store holds each of them to it):
 
 1. `commit` writes record, route, audit entries and decision together or not at all. It raises
-   StaleWrite, having written nothing, unless the stored record's version (0: none, or an ended
-   rollout of another id) and the stored route's generation are the expected ones.
-2. What `commit` has returned from survives a kill of any process and is seen by every later read.
+   StaleWrite, having written nothing, unless the stored record's version and the stored route's
+   generation are the expected ones (see Commit).
+2. What `commit` has returned from survives a kill of any process and a loss of power, and is seen by
+   every later read. Where it raises StoreError, read again before acting: nothing is half-written, but
+   whether it was written may be unknown.
 3. A source's evidence and report replace that source's earlier ones whole. Publishing twice changes
    nothing. Evidence is never deleted while its rollout is open.
 4. `routes` returns each service's newest route; one that cannot be decoded is left out and named in
-   `broken`, the others are unaffected.
-5. `revision` grows with every commit that changes a route and is cheap enough to poll 5 times a second.
+   `broken`, the others are unaffected. Any other stored record that cannot be decoded raises WireError
+   naming what and whose it is: a part of the evidence is never taken for all of it.
+5. `revision` grows with every commit that changes a route (and with nothing else: not with a renewal)
+   and is cheap enough to poll 5 times a second; so is `routes`, which decodes only what has changed.
 6. Every method may be called from several processes and threads. A store that cannot be reached raises
-   StoreError within seconds, never hangs.
+   StoreError within seconds, never hangs. A store does not survive a fork: open one per process.
+7. `commit` refuses, having written nothing, what could not be read back (WireError) and a change that
+   contradicts itself (StoreError): other services' records, numbers that do not grow.
 """
 
 from __future__ import annotations
@@ -29,9 +35,11 @@ from .routes import ServiceRoute
 class Commit(msgspec.Struct, frozen=True):
     """One atomic write for one service.
 
-    `expected_version`: the stored version of this rollout id (0 to create it; creation is refused as
-    StaleWrite while another rollout of the service is open). `expected_generation`: of the stored
-    route (0: none). None for record or route leaves that one alone.
+    `expected_version`: the stored version of the record's rollout id; 0 creates it, which is StaleWrite
+    while another rollout of the service is open. The record's own version is the next one. Without a
+    record: the version of the service's newest rollout, or 0 where none is open.
+    `expected_generation`: of the stored route (0: none), also where no route is written. The new
+    route's own generation is above it. None for record or route leaves that one alone.
     """
 
     service: str
@@ -46,7 +54,7 @@ class Commit(msgspec.Struct, frozen=True):
 class Routes(msgspec.Struct, frozen=True):
     """All routes at one revision; `broken`: service -> why its stored route cannot be used.
 
-    `leases`: service -> epoch seconds of the last renewal.
+    `leases`: service -> epoch seconds of the last renewal; absent before the first one.
     """
 
     revision: int
@@ -58,40 +66,58 @@ class Routes(msgspec.Struct, frozen=True):
 class RouterStore(Protocol):
     """What a router needs."""
 
-    def revision(self) -> int: ...
+    def revision(self) -> int:
+        """The number of the last commit that changed a route, 0 before the first."""
+        ...
 
-    def routes(self) -> Routes: ...
+    def routes(self) -> Routes:
+        """All routes and leases at one moment."""
+        ...
 
-    def publish_evidence(self, evidence: Evidence) -> None: ...
+    def publish_evidence(self, evidence: Evidence) -> None:
+        """Replace this source's evidence for the same service, rollout and epoch."""
+        ...
 
-    def publish_report(self, report: ReplicaReport) -> None: ...
+    def publish_report(self, report: ReplicaReport) -> None:
+        """Replace this source's report."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the store; every later call raises StoreError. Closing twice is allowed."""
+        ...
 
 
 class Store(RouterStore, Protocol):
     """What a controller needs besides."""
 
-    def commit(self, change: Commit) -> None: ...
+    def commit(self, change: Commit) -> None:
+        """Write all of `change` or nothing: guarantees 1, 2 and 7."""
+        ...
 
-    def renew(self, service: str, now: float) -> None: ...
+    def renew(self, service: str, now: float) -> None:
+        """Renew the lease of the service's route, `now` in epoch seconds; without a route, nothing."""
+        ...
 
     def rollout(self, service: str) -> RolloutRecord | None:
         """The newest rollout of the service, open or ended."""
         ...
 
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
-        """All rollouts, oldest first."""
+        """All rollouts, oldest first. One that cannot be read raises; ask by service to keep others apart."""
         ...
 
     def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
-        """The latest of every source and epoch."""
+        """The latest of every source and epoch, by epoch and source. WireError if any cannot be read."""
         ...
 
-    def reports(self) -> tuple[ReplicaReport, ...]: ...
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        """The latest of every source, in order of their names."""
+        ...
 
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""
         ...
 
-    def decisions(self, rollout: str) -> tuple[Decision, ...]: ...
+    def decisions(self, rollout: str) -> tuple[Decision, ...]:
+        """The rollout's decisions, by number."""
+        ...

@@ -7,17 +7,21 @@ canonical text, the frozen constants, the merged evidence it saw.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Literal, TypeVar
 
 import msgspec
 
-from ..errors import WireError
+from .wire import check_version, read_json
 
 WIRE = "accede.rollout/1"
+# The other records carry their version as a tag that their wire form begins with; it is no field.
+AUDIT_WIRE = "accede.audit/1"
+DECISION_WIRE = "accede.decision/1"
+REPORT_WIRE = "accede.report/1"
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Where a rollout stands. The transitions are in controller/machine.py and nowhere else."""
 
     BASELINE = "baseline"
@@ -34,10 +38,10 @@ class Phase(str, Enum):
         return self in {Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED}
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """The four verdicts: proven fine, proven harm, not enough evidence, could not measure."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 (a verdict, no password)
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
@@ -121,6 +125,9 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: dict[str, float] = {}
     requests: int = 0
     autocorrelation_time: float = 1.0  # tau_int of stable's outcomes, in requests
+    groups: dict[str, float] = {}  # "slice=group" -> share of stable's requests
+    sticky: bool = False  # several requests of one unit, which are then not independent
+    min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,13 +147,17 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a rollout does not advance, since when, and what happens when the clock runs out."""
+    """Why a rollout does not advance, since when, and what happens when the clock runs out.
+
+    `under`: the pause that an error found while paused has covered; it returns when the error is gone.
+    """
 
     kind: Literal["operator", "inconclusive", "gate", "error", "unattended", "finished"]
     reason: str
     since: float
     until: float
     action: Literal["rollback", "pause"]
+    under: Hold | None = None
 
 
 class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,7 +200,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ended_at: float | None = None
 
 
-class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=AUDIT_WIRE):
     """One act or decision, append-only. `actor`: who, or `controller`, or a router's name."""
 
     at: float
@@ -201,7 +212,7 @@ class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detail: dict[str, str] = {}
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=DECISION_WIRE):
     """A change of phase, step or weight with all it saw, so that it can be replayed.
 
     `before`: the record it was taken on (wire form). `evidence`: encoded merged Evidence per epoch.
@@ -218,7 +229,9 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     analysis: Analysis | None
 
 
-class ReplicaReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReplicaReport(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=REPORT_WIRE
+):
     """What a router replica says about itself; published by its parent about twice a second.
 
     `generations`: service -> generation in force on every worker. `assigned`, `finished`: counts per
@@ -241,17 +254,29 @@ class ReplicaReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_socket: str = ""
 
 
-R = TypeVar("R")
+R = TypeVar("R", bound=msgspec.Struct)
+
+_VERSIONS: dict[type[msgspec.Struct], str] = {
+    RolloutRecord: WIRE,
+    AuditEntry: AUDIT_WIRE,
+    Decision: DECISION_WIRE,
+    ReplicaReport: REPORT_WIRE,
+}
 
 
 def encode_record(record: msgspec.Struct) -> bytes:
-    """JSON wire form of any record of this module."""
+    """The JSON wire form of a record of this module.
+
+    JSON knows no NaN and no infinity: what is not computable is None. A store refuses to write others.
+    """
     return msgspec.json.encode(record)
 
 
 def decode_record(data: bytes, kind: type[R]) -> R:
-    """The record of a wire form. Raises WireError, naming the kind."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as problem:
-        raise WireError(f"a stored {kind.__name__} cannot be read: {problem}") from problem
+    """The record of a wire form. Raises WireError, naming the kind, also for one of another version."""
+    version = _VERSIONS.get(kind)
+    what = f"a stored {kind.__name__}"
+    record = read_json(data, msgspec.json.Decoder(kind), what, version)
+    if isinstance(record, RolloutRecord):
+        check_version(record.wire, WIRE, what)
+    return record

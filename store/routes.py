@@ -12,9 +12,11 @@ import msgspec
 
 from ..errors import WireError
 from .measurement import MeasurementPlan
+from .wire import check_version, read_json
 
 WIRE = "accede.route/1"
 WHOLE = 10_000  # weights are basis points
+MILLION = 1_000_000  # mirror rates are per million
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,10 +108,7 @@ def encode_route(route: ServiceRoute) -> bytes:
 
 def decode_route(data: bytes) -> ServiceRoute:
     """The record of a wire form, validated. Raises WireError."""
-    try:
-        route = _decoder.decode(data)
-    except msgspec.DecodeError as problem:
-        raise WireError(f"a stored route cannot be read: {problem}") from problem
+    route = read_json(data, _decoder, "a stored route", WIRE)
     check_route(route)
     return route
 
@@ -117,17 +116,40 @@ def decode_route(data: bytes) -> ServiceRoute:
 def check_route(route: ServiceRoute) -> None:
     """Refuse a route no router could serve. Raises WireError naming service and reason."""
     where = f"route of service {route.service!r}, generation {route.generation}"
-    if route.wire != WIRE:
-        raise WireError(f"{where}: wire form {route.wire!r}, this version reads {WIRE!r}")
-    if not route.arms or route.arms[0].role != "stable":
-        raise WireError(f"{where}: the first arm must be stable")
-    if any(arm.role != "candidate" for arm in route.arms[1:]) or len(route.arms) > 2:
-        raise WireError(f"{where}: at most one further arm, the candidate")
-    if any(arm.weight < 0 for arm in route.arms) or sum(arm.weight for arm in route.arms) != WHOLE:
-        raise WireError(f"{where}: weights must be >= 0 and sum to {WHOLE}")
-    if any(not arm.addresses for arm in route.arms) or any(not m.addresses for m in route.mirrors):
-        raise WireError(f"{where}: an arm or mirror has no address")
-    if any(not 0 <= mirror.rate <= 1_000_000 for mirror in route.mirrors):
-        raise WireError(f"{where}: a mirror rate is per million, 0..1000000")
-    if route.path is None and route.host is None:
-        raise WireError(f"{where}: matches neither a path nor a host")
+    check_version(route.wire, WIRE, where)
+    reason = _arms(route.arms) or _numbers(route)
+    if reason is None and any(not 0 <= mirror.rate <= MILLION for mirror in route.mirrors):
+        reason = f"a mirror rate is per million, 0..{MILLION}"
+    if reason is None and any(not mirror.addresses for mirror in route.mirrors):
+        reason = "a mirror has no address"
+    if reason is None and route.path is None and route.host is None:
+        reason = "matches neither a path nor a host"
+    if reason is not None:
+        raise WireError(f"{where}: {reason}")
+
+
+def _arms(arms: tuple[Arm, ...]) -> str | None:
+    if [arm.role for arm in arms] not in (["stable"], ["stable", "candidate"]):
+        return "the first arm must be stable, and at most one follows, the candidate"
+    if any(arm.weight < 0 for arm in arms) or sum(arm.weight for arm in arms) != WHOLE:
+        return f"weights must be >= 0 and sum to {WHOLE}"
+    if any(not arm.addresses for arm in arms):
+        return "an arm has no address"
+    return None
+
+
+def _numbers(route: ServiceRoute) -> str | None:
+    if not route.service:
+        return "the service has no name"
+    if route.generation < 1:
+        return "generations begin at 1"
+    if not (route.deadline > 0 and route.unattended > 0):
+        return "deadline and unattended must be above 0 s"
+    if min(route.max_body, route.capture_request, route.capture_response) < 0:
+        return "sizes must be >= 0 bytes"
+    if not 0 <= route.capture_sample <= 1:
+        return "capture_sample is a share, 0..1"
+    plan = route.plan
+    if plan is not None and not (plan.batch > 0 and plan.account_after > 0):
+        return "the plan's batch and account_after must be above 0 s"
+    return None

@@ -1,0 +1,214 @@
+"""The cells of a policy: every single comparison that may prove harm, with its share of the false alarms.
+
+A cell is one gate, in one place, for one group, in one direction (and one bin). The level of false rollback
+is split over all cells (weighted Bonferroni on Ville's inequality): half over errors and latency, half over
+the rest, nothing for gates that decide nothing; within a half equally over gate, place and group, then over
+directions and bins. The split depends on the policy and the frozen constants alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Final, Literal
+
+from ..policies.metrics import deciding_places, with_default_margins
+from ..policies.policy import Gate, Place, RolloutPolicy
+from ..policies.quantities import Margin
+from ..store.rollouts import FrozenConstants
+from .stats.evalues import Importance, alpha_weights
+
+Direction = Literal["up", "down"]
+
+# A gate's metric -> the series that evidence keeps for it (bins have a number each, latencies three parts).
+SERIES: Final = {
+    "errors": "errors",
+    "client_disconnects": "client_disconnects",
+    "prediction.mean": "mean",
+    "prediction.missing": "missing",
+    "prediction.agreement": "agreement",
+    "prediction.distribution": "bin",
+    "selection_rate": "selected",
+}
+SMALL_GROUP: Final = 0.02  # share of traffic below which `small_slices: no-harm` only watches
+_LEAST_AGREEMENT_GAP: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One comparison. `index`: of the gate in the policy. `group`: empty, or `slice=group`.
+
+    `series`: of the evidence. `weight`: share of the harm level. `watched`: the group is too small to
+    need a proof. `part`: the bin or class, in words.
+    """
+
+    index: int
+    gate: Gate
+    place: Place
+    group: str
+    series: str
+    direction: Direction
+    weight: float
+    watched: bool = False
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """As in `selection_rate{sex=female} down`."""
+        where = f"{{{self.group}}}" if self.group else ""
+        part = f" {self.part}" if self.part else ""
+        one_sided = self.gate.max_shift is None
+        return f"{self.gate.metric}{where}{part}{'' if one_sided else f' {self.direction}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a cell compares with, in units of y (differences) or as a factor (ratios).
+
+    `harm_at`, `margin`: nulls of harm and of non-inferiority. `gap`: the difference planned for.
+    """
+
+    effect: Literal["difference", "ratio", "share"]
+    harm_at: float
+    margin: float
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How numbers of a cell are shown: value * factor in `unit`."""
+
+    unit: str
+    factor: float
+
+
+def cells_of(policy: RolloutPolicy, constants: FrozenConstants) -> tuple[Cell, ...]:
+    """All cells in the order of the gates. A gate by a slice without any known group has none."""
+    places = [step.place for step in policy.steps]
+    gates = [with_default_margins(gate) for gate in policy.gates]
+    comparisons = [
+        (index, gate, place, group)
+        for index, gate in enumerate(gates)
+        for place in deciding_places(gate, places)
+        for group in groups_of(gate, constants)
+    ]
+    weights = alpha_weights(
+        {f"{index} {place} {group}": importance(gate) for index, gate, place, group in comparisons}
+    )
+    cells: list[Cell] = []
+    for index, gate, place, group in comparisons:
+        directions = directions_of(gate)
+        parts = _parts(gate, constants)
+        weight = weights[f"{index} {place} {group}"] / len(directions) / max(1, len(parts))
+        watched = _watched(gate, group, constants)
+        cells += [
+            Cell(index, gate, place, group, series, direction, weight, watched, part)
+            for series, part in parts
+            for direction in directions
+        ]
+    return tuple(cells)
+
+
+def groups_of(gate: Gate, constants: FrozenConstants) -> tuple[str, ...]:
+    """The groups a gate holds in: all requests, or every named group of its slice (never `other`)."""
+    if gate.by is None:
+        return ("",)
+    return tuple(group for group in constants.groups if group.startswith(f"{gate.by}="))
+
+
+def directions_of(gate: Gate) -> tuple[Direction, ...]:
+    """In which directions the candidate can harm."""
+    if gate.max_shift is not None:
+        return ("up", "down")
+    return ("down",) if gate.min is not None else ("up",)
+
+
+def importance(gate: Gate) -> Importance:
+    """Errors and latency share one half of the level, everything else the other; `nothing` gets none."""
+    if gate.require == "nothing":
+        return "advisory"
+    return "primary" if gate.metric == "errors" or gate.metric.startswith("latency.") else "secondary"
+
+
+def limits_of(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
+    """What the cell's gate asks: one limit, or an increase and a ratio of which either may hold."""
+    gate = cell.gate
+    if gate.metric.startswith("latency."):
+        # The factor is in the thresholds of every epoch; what is compared are shares over them.
+        beyond = 1.0 - quantile_of(gate.metric)
+        return (Limit("difference", 0.0, 0.0, beyond / 2.0),)
+    if gate.min is not None:
+        return (Limit("share", gate.min, gate.min, max(1.0 - gate.min, _LEAST_AGREEMENT_GAP)),)
+    limits: list[Limit] = []
+    absolute = gate.max_shift or gate.max_increase
+    if absolute is not None:
+        margin = in_units_of_y(absolute, cell, constants)
+        limits.append(Limit("difference", _harm_at(gate, margin, cell, constants), margin, margin))
+    if gate.max_ratio is not None:
+        rate = max(
+            constants.centres.get(f"{cell.series}|{cell.group}", 0.0), 1.0 / max(constants.requests, 1)
+        )
+        limits.append(Limit("ratio", harm_ratio(gate), gate.max_ratio, (gate.max_ratio - 1.0) * rate))
+    return tuple(limits)
+
+
+def harm_ratio(gate: Gate) -> float:
+    """Where harm begins on the ratio scale: the root of the margin; 1 where a gate only watches for harm."""
+    if gate.max_ratio is None or gate.require == "no-harm":
+        return 1.0
+    if gate.harm_at is not None and gate.harm_at.unit == "plain":
+        return max(1.0, gate.harm_at.value)
+    return sqrt(gate.max_ratio)
+
+
+def display_of(cell: Cell, constants: FrozenConstants) -> Display:
+    """Percentage points for shares; for a mean the unit its margin is written in."""
+    if cell.gate.min is not None:
+        return Display("%", 100.0)
+    if cell.series != "mean":
+        return Display("pp", 100.0)
+    if cell.gate.max_shift is not None and cell.gate.max_shift.unit == "sd":
+        deviation = constants.deviations.get("mean|", 0.0)
+        return Display("sd", 1.0 / deviation if deviation > 0.0 else 1.0)
+    low, high = constants.limits or (0.0, 1.0)
+    return Display("", high - low)
+
+
+def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> float:
+    """A written margin in units of y in [0, 1]: scaled by stable's sd, by the limits, or as it is."""
+    if margin.unit == "sd":
+        return margin.value * constants.deviations.get("mean|", 0.0)
+    if margin.unit == "plain" and cell.series == "mean":
+        low, high = constants.limits or (0.0, 1.0)
+        return margin.value / (high - low)
+    return margin.value
+
+
+def quantile_of(metric: str) -> float:
+    """0.95 for `latency.p95`."""
+    digits = metric.rpartition(".p")[2]
+    return int(digits) / 10 ** len(digits)
+
+
+def _harm_at(gate: Gate, margin: float, cell: Cell, constants: FrozenConstants) -> float:
+    if gate.require == "no-harm":
+        return 0.0
+    if gate.harm_at is not None:
+        return in_units_of_y(gate.harm_at, cell, constants)
+    return margin / 2.0
+
+
+def _watched(gate: Gate, group: str, constants: FrozenConstants) -> bool:
+    return bool(group) and gate.small_slices == "no-harm" and constants.groups.get(group, 1.0) < SMALL_GROUP
+
+
+def _parts(gate: Gate, constants: FrozenConstants) -> tuple[tuple[str, str], ...]:
+    """The series of a gate with what sets them apart."""
+    series = SERIES.get(gate.metric, gate.metric)
+    if series != "bin":
+        return ((series, ""),)
+    if constants.classes:
+        return tuple((f"bin.{k}", f"class {label}") for k, label in enumerate(constants.classes))
+    return tuple(
+        (f"bin.{k}", f"bin {k + 1} of {len(constants.edges) + 1}") for k in range(len(constants.edges) + 1)
+    )

@@ -1,0 +1,169 @@
+"""What one look at the evidence says about a rollout: what fails, what cannot be measured, what is missing.
+
+Pure readings of (policy, analysis). A verdict counts only where its gate decides by the policy; a gate
+without a verdict has not been measured, which is never taken for fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..policies.metrics import deciding_places
+from ..policies.policy import Action, Gate, Place, RolloutPolicy
+from ..store.rollouts import Analysis, Outcome, RolloutRecord, Verdict
+
+# Told by the routers' reports, which the machine reads itself and answers faster.
+_FROM_REPORTS = frozenset({"breaker", "unattended"})
+
+
+def places(policy: RolloutPolicy, gate: Gate) -> tuple[Place, ...]:
+    """Where the policy's steps can decide a gate."""
+    return deciding_places(gate, (step.place for step in policy.steps))
+
+
+def deciding(policy: RolloutPolicy, analysis: Analysis) -> Iterator[tuple[Gate, Verdict]]:
+    """Every verdict with a say: its gate exists, decides in its place, and is required at all."""
+    for verdict in analysis.verdicts:
+        if 0 <= verdict.index < len(policy.gates):
+            gate = policy.gates[verdict.index]
+            if gate.require != "nothing" and verdict.place in places(policy, gate):
+                yield gate, verdict
+
+
+def failing(policy: RolloutPolicy, analysis: Analysis, action: Action) -> tuple[Verdict, ...]:
+    """The verdicts that prove harm and whose gate answers with `action`."""
+    return tuple(
+        verdict
+        for gate, verdict in deciding(policy, analysis)
+        if verdict.outcome is Outcome.FAIL and (gate.on_fail or policy.on_fail) == action
+    )
+
+
+def unmeasurable(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, ...]:
+    """Why the evidence cannot be trusted or read; empty when it can."""
+    broken = [
+        check.reason
+        for check in analysis.validity
+        if check.outcome in {Outcome.ERROR, Outcome.FAIL} and check.check not in _FROM_REPORTS
+    ]
+    broken += [
+        f"{verdict.gate}: {verdict.reason}"
+        for _, verdict in deciding(policy, analysis)
+        if verdict.outcome is Outcome.ERROR
+    ]
+    return tuple(broken)
+
+
+def unproven(policy: RolloutPolicy, analysis: Analysis, place: Place) -> tuple[str, ...]:
+    """The gates that need proof, decide in `place` and are not proven there."""
+    return tuple(
+        _why_not(gate, _verdict(analysis, index, place))
+        for index, gate in enumerate(policy.gates)
+        if gate.require == "proof"
+        and place in places(policy, gate)
+        and not _passes(_verdict(analysis, index, place))
+    )
+
+
+def unready_to_promote(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, ...]:
+    """What keeps the last weight from being promoted, as far as gates go.
+
+    A gate that decides in the canary must be proven over all weights and on the last one alone; one
+    that only a shadow can decide must still be proven there.
+    """
+    missing: list[str] = []
+    proofs = 0
+    for index, gate in enumerate(policy.gates):
+        where = places(policy, gate)
+        if gate.require == "nothing" or not where:
+            continue
+        place: Place = "canary" if "canary" in where else "shadow"
+        verdict = _verdict(analysis, index, place)
+        if gate.require == "no-harm":
+            if verdict is None or verdict.outcome in {Outcome.FAIL, Outcome.ERROR}:
+                missing.append(_why_not(gate, verdict))
+            continue
+        proofs += 1
+        if not _passes(verdict):
+            missing.append(_why_not(gate, verdict))
+        elif place == "canary" and verdict is not None and not verdict.proven_last_weight:
+            missing.append(f"{verdict.gate}: proven over all weights, not yet on the last one alone")
+    if not proofs:
+        missing.append("no gate of the policy asks for proof, so nothing can prove the candidate")
+    return tuple(missing)
+
+
+def missing_minima(
+    record: RolloutRecord, policy: RolloutPolicy, analysis: Analysis, now: float
+) -> tuple[str, ...]:
+    """What the current step still lacks of its minima of time and requests. Paused time does not count."""
+    if record.step is None:
+        return ("the baseline is not frozen",)
+    step = policy.steps[record.step]
+    lasted = now - record.step_since - record.held_for
+    missing: list[str] = []
+    if lasted < step.duration:
+        missing.append(f"{_seconds(step.duration - lasted)} more of this step")
+    if analysis.candidate_requests < step.requests:
+        kind = "pairs" if step.place == "shadow" else "candidate requests"
+        missing.append(f"{step.requests - analysis.candidate_requests} more {kind}")
+    return tuple(missing)
+
+
+def missing_to_advance(
+    record: RolloutRecord, policy: RolloutPolicy, analysis: Analysis, now: float
+) -> tuple[str, ...]:
+    """Everything that keeps the current step from being done; empty when it is done.
+
+    For the last step that means promotion (canary) or the end of what a shadow can prove.
+    """
+    if record.step is None:
+        return ("the baseline is not frozen",)
+    step = policy.steps[record.step]
+    missing = list(missing_minima(record, policy, analysis, now))
+    missing += [
+        check.reason
+        for check in analysis.validity
+        if check.outcome is not Outcome.PASS and check.check not in _FROM_REPORTS
+    ]
+    missing += [
+        f"{verdict.gate}: {verdict.reason}"
+        for _, verdict in deciding(policy, analysis)
+        if verdict.outcome in {Outcome.FAIL, Outcome.ERROR}
+    ]
+    if step.place == "canary" and is_last(record, policy):
+        missing += unready_to_promote(policy, analysis)
+    elif step.until_gates or is_last(record, policy):
+        missing += unproven(policy, analysis, step.place)
+    return tuple(dict.fromkeys(missing))
+
+
+def is_last(record: RolloutRecord, policy: RolloutPolicy) -> bool:
+    """True in the policy's last step."""
+    return record.step == len(policy.steps) - 1
+
+
+def _verdict(analysis: Analysis, index: int, place: Place) -> Verdict | None:
+    """The verdict of one gate in one place, the worst where there are several; None: not measured."""
+    order = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+    found = [verdict for verdict in analysis.verdicts if verdict.index == index and verdict.place == place]
+    return min(found, key=lambda verdict: order.index(verdict.outcome), default=None)
+
+
+def _passes(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.outcome is Outcome.PASS
+
+
+def _why_not(gate: Gate, verdict: Verdict | None) -> str:
+    if verdict is None:
+        return f"{gate.metric}{f' by {gate.by}' if gate.by else ''}: not measured yet"
+    return f"{verdict.gate}: {verdict.reason}"
+
+
+def _seconds(duration: float) -> str:
+    """A duration as it is read: 12 s, 4 min, 3 h."""
+    if duration < 120:  # noqa: PLR2004  (below two minutes seconds are what one waits for)
+        return f"{max(1, round(duration))} s"
+    if duration < 7200:  # noqa: PLR2004
+        return f"{round(duration / 60)} min"
+    return f"{round(duration / 3600)} h"

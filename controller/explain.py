@@ -1,0 +1,156 @@
+"""Why: one sentence for a verdict or a decision, and the table of numbers behind it.
+
+Numbers are shown in the finding's own unit; a number that could not be computed is shown as such, never
+as zero. Slices are named by their declared group, which is all that evidence keeps of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..errors import NotFound
+from ..store.rollouts import Analysis, Decision, Finding, Outcome, RolloutRecord, Validity, Verdict
+
+_WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+_WORDS = {
+    Outcome.PASS: "proven fine",
+    Outcome.FAIL: "proven harm",
+    Outcome.INCONCLUSIVE: "not enough evidence",
+    Outcome.ERROR: "could not be measured",
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One comparison as a row of a table. Texts are as shown; the finding has the numbers."""
+
+    gate: str
+    place: str
+    outcome: Outcome
+    finding: Finding
+    estimate: str
+    interval: str
+    margin: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """One decision, or the latest look where `number` is None, in words and numbers."""
+
+    rollout: str
+    number: int | None
+    at: float
+    act: str
+    sentence: str
+    rows: tuple[Row, ...]
+    validity: tuple[Validity, ...]
+    override: str | None = None
+
+
+def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | None = None) -> Explanation:
+    """The `number`-th decision (1 is the first), the last one, or the latest look where none was made.
+
+    Raises NotFound for a number that does not exist.
+    """
+    if number is not None and not 1 <= number <= len(decisions):
+        raise NotFound(f"rollout {record.id} has {len(decisions)} decisions, there is no number {number}")
+    if not decisions:
+        analysis = record.analysis
+        rows, checks = (rows_of(analysis), analysis.validity) if analysis is not None else ((), ())
+        at = analysis.at if analysis is not None else record.phase_since
+        return Explanation(record.id, None, at, "none", _sentence(record.reason), rows, checks)
+    position = (number or len(decisions)) - 1
+    decision = decisions[position]
+    analysis = decision.analysis
+    return Explanation(
+        rollout=record.id,
+        number=position + 1,
+        at=decision.at,
+        act=decision.act,
+        sentence=sentence_of(decision),
+        rows=rows_of(analysis) if analysis is not None else (),
+        validity=analysis.validity if analysis is not None else (),
+        override=record.override if decision.act in {"promote", "advance"} else None,
+    )
+
+
+def sentence_of(decision: Decision) -> str:
+    """Why a decision was taken, with the numbers of what proved harm where that was the cause."""
+    verdicts = decision.analysis.verdicts if decision.analysis is not None else ()
+    harm = [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL and verdict.gate in decision.reason]
+    shown = [sentence for verdict in harm for sentence in (why(verdict),) if sentence not in decision.reason]
+    return _sentence(f"{decision.act}: " + "; ".join([decision.reason, *shown]))
+
+
+def why(verdict: Verdict) -> str:
+    """A verdict in one sentence: metric, slice, estimate, interval and margin of its worst finding."""
+    finding = worst(verdict)
+    if finding is None:
+        return f"{verdict.gate}: {_WORDS[verdict.outcome]}, {verdict.reason}"
+    measured = f"{finding.cell} {estimate_of(finding)} {interval_of(finding)}, margin {margin_of(finding)}"
+    return f"{verdict.gate}: {_WORDS[verdict.outcome]}, {measured}"
+
+
+def worst(verdict: Verdict) -> Finding | None:
+    """The finding that decides a verdict; among equals the one nearest to its harm threshold."""
+
+    def rank(finding: Finding) -> tuple[int, float]:
+        harm = finding.log_e_harm if finding.log_e_harm is not None else float("-inf")
+        return _WORST_FIRST.index(finding.outcome), -(harm - (finding.log_needed_harm or 0.0))
+
+    return min(verdict.findings, key=rank, default=None)
+
+
+def rows_of(analysis: Analysis) -> tuple[Row, ...]:
+    """Every finding of a look, gates in the policy's order."""
+    return tuple(
+        Row(
+            gate=verdict.gate,
+            place=verdict.place,
+            outcome=finding.outcome,
+            finding=finding,
+            estimate=estimate_of(finding),
+            interval=interval_of(finding),
+            margin=margin_of(finding),
+        )
+        for verdict in sorted(analysis.verdicts, key=lambda verdict: (verdict.index, verdict.place))
+        for finding in verdict.findings
+    )
+
+
+def estimate_of(finding: Finding) -> str:
+    """As in `+2.31 pp` or `1.42 ×`."""
+    return _number(finding.estimate, finding)
+
+
+def interval_of(finding: Finding) -> str:
+    """As in `[+1.10, +3.50] pp`; an end that could not be computed is `?`."""
+    if finding.low is None and finding.high is None:
+        return "[not computable]"
+    low, high = (_plain(end, finding) for end in (finding.low, finding.high))
+    return f"[{low}, {high}]{_unit(finding)}"
+
+
+def margin_of(finding: Finding) -> str:
+    """As in `0.50 pp`."""
+    return "none" if finding.margin is None else f"{abs(finding.margin):.4g}{_unit(finding)}"
+
+
+def _number(value: float | None, finding: Finding) -> str:
+    return "not computable" if value is None else f"{_plain(value, finding)}{_unit(finding)}"
+
+
+def _plain(value: float | None, finding: Finding) -> str:
+    if value is None:
+        return "?"
+    return f"{value:+.3g}" if finding.effect == "difference" else f"{value:.3g}"
+
+
+def _unit(finding: Finding) -> str:
+    if finding.effect == "ratio":
+        return " ×"
+    return f" {finding.unit}" if finding.unit else ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

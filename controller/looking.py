@@ -1,0 +1,106 @@
+"""One look at a rollout: read it from the store, merge its evidence, analyse, freeze where it is time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Protocol
+
+from ..policies.load import policy_from_canonical
+from ..policies.policy import RolloutPolicy
+from ..policies.service import ModelService
+from ..store.evidence import Evidence
+from ..store.protocol import Store
+from ..store.rollouts import Analysis, FrozenConstants, Phase, ReplicaReport, RolloutRecord
+from ..store.routes import ServiceRoute
+from .machine import Look, Signals, may_freeze, read_signals
+from .measuring import baseline_requests
+from .performing import FreezeEpoch, Seen, merged
+
+
+class Reason(Protocol):
+    """What says why it is not ready (controller.freeze.NotReady)."""
+
+    @property
+    def reason(self) -> str:
+        """A sentence."""
+        ...
+
+
+class Analyse(Protocol):
+    """controller.analysis.analyse: pure, no clock."""
+
+    def __call__(
+        self,
+        record: RolloutRecord,
+        policy: RolloutPolicy,
+        evidence: Mapping[int, Evidence],
+        reports: tuple[ReplicaReport, ...],
+        now: float,
+        /,
+    ) -> Analysis:
+        """All verdicts and validity checks at one moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The three pure functions that judge; passed in, so that the loop can be tested without statistics."""
+
+    analyse: Analyse
+    freeze: Callable[[RolloutPolicy, ModelService, Evidence], FrozenConstants | Reason]
+    freeze_epoch: FreezeEpoch
+
+
+def statistics() -> Engine:
+    """The product's own engine. Imports scipy, so it is asked for when a controller starts."""
+    from .analysis import analyse
+    from .freeze import epoch_constants, freeze
+
+    return Engine(analyse, freeze, epoch_constants)
+
+
+@lru_cache(maxsize=256)
+def policy_of(text: str) -> RolloutPolicy:
+    """The policy of a record's canonical text."""
+    return policy_from_canonical(text)
+
+
+def read(
+    store: Store,
+    record: RolloutRecord,
+    route: ServiceRoute,
+    service: ModelService | None,
+    reports: tuple[ReplicaReport, ...],
+) -> Seen:
+    """All that the store has about an open rollout now."""
+    evidence = merged(store.evidence(record.service, record.id))
+    return Seen(record, route, policy_of(record.policy), service, evidence, reports)
+
+
+def signals_of(seen: Seen) -> Signals:
+    """What the routers say about the rollout's route."""
+    return read_signals(seen.record, seen.route.generation, seen.reports)
+
+
+def look(engine: Engine, seen: Seen, now: float) -> tuple[Seen, Look]:
+    """Analyse what was read; freeze the baseline's constants where its minima are met."""
+    record, policy = seen.record, seen.policy
+    analysis = engine.analyse(record, policy, seen.evidence, seen.reports, now)
+    seen = replace(seen, analysis=analysis)
+    requests = baseline_requests(seen.evidence.get(0)) if record.phase is Phase.BASELINE else 0
+    frozen: FrozenConstants | None = None
+    not_ready = ""
+    if may_freeze(record, policy, requests, now):
+        frozen, not_ready = _freeze(engine, seen)
+    return seen, Look(analysis, signals_of(seen), requests, frozen, not_ready)
+
+
+def _freeze(engine: Engine, seen: Seen) -> tuple[FrozenConstants | None, str]:
+    if seen.service is None:
+        return None, f"the file of service {seen.record.service!r}, which cannot be read"
+    result = engine.freeze(seen.policy, seen.service, seen.evidence[0])
+    if isinstance(result, FrozenConstants):
+        return result, ""
+    return None, result.reason

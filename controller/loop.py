@@ -1,0 +1,243 @@
+"""The loop: every 250 ms, look at every open rollout and perform what is decided.
+
+All state is in the store. A tick reads it, decides, and writes each decision in one commit, so a
+controller killed between any two instructions leaves either the whole decision or none of it, and the
+next one goes on from there. Two controllers on one store cannot both decide: the second write is stale,
+and its writer reads again. Each service is looked at by itself: what fails for one is said, holds that
+one, and leaves it without a lease, so that its routers return to stable if it lasts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from ..errors import AccedeError, StaleWrite, StoreError
+from ..policies.service import ModelService
+from ..store.protocol import Commit, Routes, Store
+from ..store.rollouts import Analysis, AuditEntry, ReplicaReport, RolloutRecord
+from ..store.routes import ServiceRoute
+from .actions import Action, Note
+from .files import ServiceFiles
+from .looking import Engine, look, policy_of, read, signals_of
+from .machine import Look, Signals, decide
+from .performing import CONTROLLER, Seen, change
+from .routing import idle_route, rollout_route, same_route
+
+TICK: Final = 0.25  # seconds between looks
+SAVE_EVERY: Final = 1.0  # seconds between stored looks that moved nothing
+RENEW_EVERY: Final = 1.0  # seconds between renewals of a lease, or a quarter of a shorter one
+_SHARE: Final = 4.0  # a look that took t seconds is repeated after 4 t at the earliest: a fifth of a core
+
+log = structlog.get_logger("accede.controller")
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When one rollout was looked at and stored last; lost with the process, and nothing depends on it."""
+
+    looked: float = 0.0
+    next_look: float = 0.0
+    saved: float = 0.0
+    files: int = -1
+
+
+class Loop:
+    """Looks after every service of one store. `tick` is one round; `run` repeats it in a thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        files: ServiceFiles,
+        engine: Engine,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._engine = engine
+        self._clock = clock
+        self._paces: dict[str, _Pace] = {}
+        self.problems: dict[str, str] = {}  # service -> why its last round failed
+        self.beat: float | None = None  # monotonic time of the last round that reached the store
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop`. What a round raises is logged; the loop itself never ends by it."""
+        while not stop.is_set():
+            try:
+                self.tick()
+            except StoreError as problem:
+                log.warning("the store cannot be used; nothing is decided", reason=str(problem))
+            except Exception as problem:  # a loop that dies decides nothing ever again
+                log.exception("a round failed", reason=_describe(problem))
+            stop.wait(TICK)
+
+    def tick(self) -> None:
+        """One round over all services. Raises StoreError where the store cannot be read at all."""
+        now = self._clock()
+        if self._files.poll(now):
+            for problem in self._files.problems:
+                log.warning("a file cannot be used; what runs goes on", problem=str(problem))
+        routes = self._store.routes()
+        reports = self._store.reports()
+        stored = {route.service: route for route in routes.routes}
+        for name in sorted(set(stored) | set(self._files.known) | set(routes.broken)):
+            self._guarded(name, stored.get(name), routes, reports, now)
+        self.beat = time.monotonic()
+
+    def _guarded(
+        self,
+        name: str,
+        route: ServiceRoute | None,
+        routes: Routes,
+        reports: tuple[ReplicaReport, ...],
+        now: float,
+    ) -> None:
+        """One service's round; only one without a fault renews its lease."""
+        try:
+            if name in routes.broken:
+                self._say(name, f"its stored route cannot be used: {routes.broken[name]}")
+                return
+            if route is None:
+                self._introduce(self._files.current.get(name))
+                return
+            if route.plan is None:
+                self._refresh(name, route, None)
+            else:
+                self._attend(name, route, reports, now)
+        except StaleWrite:
+            pass  # somebody decided at the same moment: the next round sees what
+        except StoreError as problem:
+            self._say(name, str(problem))
+            return
+        except Exception as problem:  # noqa: BLE001  (one service's fault is not another's)
+            self._say(name, _describe(problem), problem)
+            self._hold(name, route, reports, now, _describe(problem))
+            return
+        self.problems.pop(name, None)
+        self._renew(name, route, routes, now)
+
+    def _introduce(self, service: ModelService | None) -> None:
+        """The first route of a service the store does not know: the file's stable, alone."""
+        if service is None:
+            return
+        route = idle_route(service, service.stable, None)
+        reason = f"the store did not know the service; its file names {service.stable!r} stable"
+        self._write_route(service.name, route, 0, 0, "introduce", reason)
+
+    def _refresh(self, name: str, route: ServiceRoute, record: RolloutRecord | None) -> None:
+        """Put a changed file in force: addresses and bounds; what a rollout measures stays."""
+        pace = self._paces.setdefault(name, _Pace())
+        service = self._files.known.get(name)
+        if pace.files == self._files.version:
+            return
+        if service is None:
+            pace.files = self._files.version
+            return
+        if record is None:
+            wanted = idle_route(service, route.stable.version, route)
+            newest = self._store.rollout(name)
+            version = newest.version if newest is not None else 0
+        else:
+            wanted = rollout_route(service, record, policy_of(record.policy), route)
+            version = record.version
+        if not same_route(wanted, route):
+            reason = "the service's file has changed"
+            self._write_route(name, wanted, version, route.generation, "route", reason)
+        pace.files = self._files.version
+
+    def _write_route(
+        self, name: str, route: ServiceRoute, version: int, generation: int, act: str, reason: str
+    ) -> None:
+        entry = AuditEntry(self._clock(), name, None, CONTROLLER, act, reason)
+        self._store.commit(Commit(name, None, version, route, generation, (entry,)))
+        log.info(reason, service=name, act=act, generation=route.generation)
+
+    def _attend(self, name: str, route: ServiceRoute, reports: tuple[ReplicaReport, ...], now: float) -> None:
+        """Look at one open rollout and perform what is decided, if it is time or a router calls."""
+        record = self._store.rollout(name)
+        if record is None or record.phase.ended:
+            # Somebody ended it after the routes were read.
+            raise StaleWrite(f"service {name!r}: its rollout has just ended")
+        pace = self._paces.setdefault(name, _Pace())
+        if pace.files != self._files.version:
+            self._refresh(name, route, record)
+            return
+        service = self._files.known.get(name)
+        calm = Seen(record, route, policy_of(record.policy), service, {}, reports)
+        if pace.looked <= now < pace.next_look and signals_of(calm) == Signals():
+            return
+        began = time.monotonic()
+        pace.looked = now
+        seen, seen_look = look(self._engine, read(self._store, record, route, service, reports), now)
+        pace.next_look = now + max(TICK, _SHARE * (time.monotonic() - began)) - TICK / 2
+        self._perform(seen, decide(record, seen.policy, seen_look, now), now, pace)
+
+    def _perform(self, seen: Seen, actions: list[Action], now: float, pace: _Pace) -> None:
+        """Write every action in its order; all are worked out before the first is written."""
+        commits: list[tuple[Action, Commit]] = []
+        for action in actions:
+            commit = change(seen, action, now, CONTROLLER, self._engine.freeze_epoch)
+            commits.append((action, commit))
+            if commit.record is not None:
+                seen = replace(seen, record=commit.record, route=commit.route or seen.route)
+        for action, commit in commits:
+            if isinstance(action, Note) and abs(now - pace.saved) < SAVE_EVERY:
+                continue
+            self._store.commit(commit)
+            pace.saved = now
+            if not isinstance(action, Note):
+                rollout = commit.record.id if commit.record is not None else None
+                log.info(action.reason, service=commit.service, rollout=rollout, act=action.act)
+
+    def _hold(
+        self,
+        name: str,
+        route: ServiceRoute | None,
+        reports: tuple[ReplicaReport, ...],
+        now: float,
+        reason: str,
+    ) -> None:
+        """A rollout that cannot be looked at stands in an error hold, whose clock runs."""
+        if route is None or route.plan is None:
+            return
+        try:
+            record = self._store.rollout(name)
+            if record is None or record.phase.ended:
+                return
+            seen = Seen(record, route, policy_of(record.policy), self._files.known.get(name), {}, reports)
+            nothing = Analysis(at=now, verdicts=(), validity=())
+            broken = f"the controller fails on this rollout: {reason}"
+            decided = decide(record, seen.policy, Look(nothing, signals_of(seen), broken=broken), now)
+            self._perform(seen, decided, now, self._paces.setdefault(name, _Pace()))
+        except StaleWrite:
+            pass
+        except Exception as problem:  # noqa: BLE001  (nothing is left but the lease, which now runs out)
+            self._say(name, f"{reason}; and it cannot be held: {_describe(problem)}", problem)
+
+    def _renew(self, name: str, route: ServiceRoute | None, routes: Routes, now: float) -> None:
+        if route is None:
+            return
+        every = min(RENEW_EVERY, route.unattended / 4)
+        renewed = routes.leases.get(name)
+        if renewed is None or not 0 <= now - renewed < every:
+            try:
+                self._store.renew(name, now)
+            except AccedeError as problem:
+                self._say(name, f"its lease cannot be renewed: {problem}")
+
+    def _say(self, name: str, reason: str, problem: BaseException | None = None) -> None:
+        """Log a fault once, not four times a second."""
+        if self.problems.get(name) != reason:
+            self.problems[name] = reason
+            log.error("a service cannot be looked after", service=name, reason=reason, exc_info=problem)
+
+
+def _describe(problem: BaseException) -> str:
+    """A fault in a line. Only our own errors' texts are known to be free of values."""
+    return str(problem) if isinstance(problem, AccedeError) else type(problem).__name__

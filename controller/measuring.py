@@ -1,0 +1,140 @@
+"""The measurement plan of an epoch: what the routers accumulate, from the files and the frozen constants."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import Conflict
+from ..policies.policy import RolloutPolicy
+from ..policies.service import ModelService
+from ..store.evidence import Evidence
+from ..store.measurement import (
+    EVIDENCE_LIMIT,
+    Extraction,
+    LatencyThresholds,
+    MeasurementPlan,
+    Selected,
+    SlicePlan,
+    Stage,
+    estimated_bytes,
+)
+from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
+
+ACCOUNT_AFTER: Final = 10.0  # seconds; an exchange open for longer is accounted as it stands
+
+# Where each protocol's own documentation puts predictions, all instances of a request.
+_DEFAULT_PATHS: Final = {
+    "tensorflow-serving": "predictions[*]",
+    "kserve-v1": "predictions[*]",
+}
+
+# A gate's metric -> the series that evidence keeps for it.
+_SERIES: Final = {
+    "errors": "errors",
+    "client_disconnects": "client_disconnects",
+    "prediction.mean": "mean",
+    "prediction.missing": "missing",
+    "prediction.agreement": "agreement",
+    "prediction.distribution": "bin",
+    "selection_rate": "selected",
+}
+
+
+def measurement_plan(
+    record: RolloutRecord | None,
+    policy: RolloutPolicy,
+    service: ModelService,
+    epoch: EpochRecord,
+    constants: FrozenConstants | None,
+) -> MeasurementPlan:
+    """The plan of one epoch. `record` None or `constants` None: only the baseline can be planned.
+
+    In the baseline the limits are the declared range, else unknown until they are frozen.
+    """
+    stage: Stage = epoch.place
+    prediction = service.prediction
+    return MeasurementPlan(
+        rollout=record.id if record is not None else "",
+        epoch=epoch.epoch,
+        stage=stage,
+        extraction=extraction_of(service),
+        batch=policy.batch,
+        account_after=min(service.limits.deadline, ACCOUNT_AFTER),
+        sticky=service.unit.sticky,
+        limits=constants.limits if constants is not None else prediction.range,
+        thresholds=tuple(
+            LatencyThresholds(metric, *bins) for metric, bins in sorted(epoch.thresholds.items())
+        ),
+        edges=constants.edges if constants is not None else (),
+        classes=constants.classes if constants is not None else (),
+        sliced_metrics=sliced_metrics(policy),
+    )
+
+
+def extraction_of(service: ModelService) -> Extraction | None:
+    """How the service's bodies are read; None where predictions are neither numbers nor labels."""
+    prediction = service.prediction
+    path = prediction.path or _DEFAULT_PATHS.get(service.protocol)
+    if path is None or prediction.type not in {"number", "label"}:
+        return None
+    selected = prediction.selected
+    return Extraction(
+        path=path,
+        type="number" if prediction.type == "number" else "label",
+        selected=Selected(selected.operator, selected.operand) if selected is not None else None,
+        agree_within=prediction.agree_within,
+        slices=tuple(
+            SlicePlan(name=name, path=one.path, values=one.values, bins=one.bins)
+            for name, one in service.slices.items()
+            if one.path is not None
+        ),
+    )
+
+
+def sliced_metrics(policy: RolloutPolicy) -> dict[str, tuple[str, ...]]:
+    """Series -> the slices that some gate asks for, in the policy's order."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for gate in policy.gates:
+        if gate.by is not None:
+            series = _SERIES.get(gate.metric, gate.metric)
+            have = wanted.get(series, ())
+            if gate.by not in have:
+                wanted[series] = (*have, gate.by)
+    return wanted
+
+
+def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: str) -> None:
+    """Refuse a rollout whose evidence would outgrow what a source may publish. Raises Conflict.
+
+    Constants are not frozen yet, so ten bins and every latency metric are assumed.
+    """
+    latencies = sorted({gate.metric for gate in policy.gates if gate.metric.startswith("latency.")})
+    for place in sorted({step.place for step in policy.steps}):
+        plan = MeasurementPlan(
+            rollout=rollout,
+            epoch=1,
+            stage=place,
+            extraction=extraction_of(service),
+            batch=policy.batch,
+            account_after=ACCOUNT_AFTER,
+            sticky=service.unit.sticky,
+            thresholds=tuple(LatencyThresholds(metric, 0, 0, 0) for metric in latencies),
+            edges=(0.0,) * 9,
+            sliced_metrics=sliced_metrics(policy),
+        )
+        size = estimated_bytes(plan)
+        if size > EVIDENCE_LIMIT:
+            gates = ", ".join(f"{gate.metric} by {gate.by}" for gate in policy.gates if gate.by is not None)
+            raise Conflict(
+                f"policy {policy.name!r} on service {service.name!r}: the evidence of a {place} step would "
+                f"take {size // 1024} KiB per router, allowed are {EVIDENCE_LIMIT // 1024}; "
+                f"drop or coarsen slices (gates by slice: {gates or 'none'})"
+            )
+
+
+def baseline_requests(evidence: Evidence | None) -> int:
+    """How many of stable's requests epoch 0 has accounted, those without a unit key excluded."""
+    if evidence is None or "stable" not in evidence.arms:
+        return 0
+    counts = evidence.arms["stable"]
+    return counts.accounted - counts.unassignable

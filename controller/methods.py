@@ -1,0 +1,282 @@
+"""From sums to something that can be tested: which statistic a comparison uses, and when it falls back.
+
+    errors, missing, latency in the canary    time clusters, P4
+    predictions in the canary                 P1; P4 over clusters of units where the plan is sticky
+    anything on pairs                         batches of time, P4
+    few events, or none that differ           P1 on the absolute margin, shown as such
+
+(Design names: P1 bounded mean, P4 asymptotic mixture.) Time clusters and batches are cyclic over 128: after
+128 of them a cluster holds several, far apart in time, and stays one observation of the variance. The open
+batch at the end counts with what it has, which a ratio of sums does not mind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from .stats import asymptotic
+from .stats.clusters import (
+    FEWEST_EVENTS,
+    FEWEST_EXPECTED,
+    ClusterEpoch,
+    batch_estimate,
+    cluster_estimate,
+)
+from .stats.mean import (
+    MeanEpoch,
+    MeanStatistic,
+    at_least_statistic,
+    mean_statistic,
+    paired_statistic,
+)
+from .stats.mixture import gamma_exponential_bound
+from .stats.result import NotComputable
+from .stats.tuning import asymptotic_v_opt, mean_v_opt
+from .sums import CanaryEpoch, Floats, PairEpoch, Sums
+
+FEWEST_BATCHES_THAT_DIFFER = 10
+
+BOUNDED = "P1 bounded mean"
+FEW = "P1 bounded mean (few events, assumed unclustered)"
+TIME = "P4 time clusters (asymptotic)"
+UNITS = "P4 clusters of units (asymptotic)"
+BATCHES = "P4 batches of pairs (asymptotic)"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A bounded mean, exact at every look. `variance`: of y, frozen, for tuning only."""
+
+    statistic: MeanStatistic
+    variance: float
+    method: str
+    n_candidate: float
+    n_stable: float
+
+    @property
+    def estimate(self) -> float:
+        """Candidate minus stable, in units of y."""
+        return self.statistic.estimate
+
+    def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect <= null"."""
+        return self.statistic.log_e_harm(null, mean_v_opt(self.variance, gap, level), level)
+
+    def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect >= null"."""
+        return self.statistic.log_e_safe(null, mean_v_opt(self.variance, gap, level), level)
+
+    def reach(self, gap: float, level: float) -> float:
+        """Half the width of the confidence sequence at a level."""
+        v_opt = mean_v_opt(self.variance, gap, level)
+        return gamma_exponential_bound(self.statistic.Q, v_opt=v_opt, level=level) / self.statistic.W
+
+    def mirrored(self) -> Bounded:
+        """The same with the sign of the effect turned."""
+        turned = MeanStatistic(-self.statistic.S, self.statistic.Q, self.statistic.W)
+        return replace(self, statistic=turned)
+
+
+@dataclass(frozen=True, slots=True)
+class Asymptotic:
+    """An estimate with its variance. `expected`: candidate events if there were no effect (None: no events);
+    non-inferiority needs enough of them, and of non-events, at its null.
+    """
+
+    estimate: float
+    variance: float
+    df: float
+    method: str
+    n_candidate: float
+    n_stable: float
+    expected: float | None = None
+
+    def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect <= null"."""
+        v_opt = asymptotic_v_opt(gap, level)
+        return asymptotic.log_e_harm(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
+
+    def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect >= null"."""
+        if self.expected is not None:
+            expected = self.expected + null * self.n_candidate
+            if min(expected, self.n_candidate - expected) < FEWEST_EXPECTED:
+                return NotComputable(
+                    f"at the margin {max(0.0, expected):.0f} such requests of the candidate are expected so far, "
+                    f"at least {FEWEST_EXPECTED:g} (and as many others) are needed"
+                )
+        v_opt = asymptotic_v_opt(gap, level)
+        return asymptotic.log_e_safe(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
+
+    def reach(self, gap: float, level: float) -> float:
+        """Half the width of the confidence sequence at a level; infinite where there is no bound."""
+        v_opt = asymptotic_v_opt(gap, level)
+        ends = asymptotic.interval(
+            self.estimate, self.variance, v_opt=v_opt, level_low=level, level_high=level, df=self.df
+        )
+        return inf if isinstance(ends, NotComputable) else ends[1] - self.estimate
+
+    def mirrored(self) -> Asymptotic:
+        """The same with the sign of the effect turned."""
+        expected = None if self.expected is None else self.n_candidate - self.expected
+        return replace(self, estimate=-self.estimate, expected=expected)
+
+
+Measured = Bounded | Asymptotic
+
+
+def server_outcomes(
+    epochs: Sequence[CanaryEpoch], *, ratio: float = 1.0, worst_case: bool = False, absolute: bool = True
+) -> Measured | NotComputable:
+    """Outcomes that depend on the server's state: candidate's rate minus `ratio` times stable's.
+
+    `worst_case`: open candidate requests count as events, open stable ones as none. `absolute`: with few
+    events an absolute margin can still be decided (a ratio and a quantile cannot).
+    """
+    # Open requests are no events that were seen: they must not make many out of few.
+    seen = sum(float(epoch.candidate.y.sum() + epoch.stable.y.sum()) for epoch in epochs)
+    if worst_case:
+        epochs = [_worst_case(epoch) for epoch in epochs]
+    got = cluster_estimate([_clusters(epoch) for epoch in epochs], ratio)
+    if isinstance(got, NotComputable):
+        return got
+    if got.variance == 0.0 or seen < FEWEST_EVENTS:
+        if not absolute or ratio != 1.0:
+            return NotComputable(f"only {seen:.0f} such requests so far, too few to compare by a factor")
+        return _randomised(epochs, None, FEW)
+    return Asymptotic(got.estimate, got.variance, got.df, TIME, got.n_c, got.n_s, got.expected_c)
+
+
+def unit_outcomes(
+    epochs: Sequence[CanaryEpoch], *, sticky: bool, counted: bool, variance: float
+) -> Measured | NotComputable:
+    """What depends on the request alone: predictions of randomised arms. `counted`: y is a share of events."""
+    if not sticky:
+        return _randomised(epochs, variance, BOUNDED)
+    if any(epoch.candidate.n.size == 1 for epoch in epochs):
+        return NotComputable("requests of one unit stay together, but their sums were not kept by unit")
+    got = cluster_estimate([_clusters(epoch) for epoch in epochs])
+    if isinstance(got, NotComputable):
+        return got
+    events = got.events_c + got.events_s
+    if got.variance == 0.0 or (counted and min(events, got.n_c + got.n_s - events) < FEWEST_EVENTS):
+        return _randomised(epochs, variance, FEW)
+    expected = got.expected_c if counted else None
+    return Asymptotic(got.estimate, got.variance, got.df, UNITS, got.n_c, got.n_s, expected)
+
+
+def paired_differences(
+    epochs: Sequence[PairEpoch], *, ratio: float = 1.0, counted: bool, autocorrelation: float
+) -> Measured | NotComputable:
+    """Mean of candidate minus `ratio` times stable over pairs of the same request.
+
+    `counted`: y is 0, 1 or a share of events. `autocorrelation`: pairs that are worth one, when few differ.
+    """
+    n, d, square = (sum(column) for column in zip(*(_columns(e.pair) for e in epochs), strict=True))
+    assert isinstance(n, np.ndarray)  # noqa: S101 (never called without an epoch)
+    pairs = float(n.sum())
+    theirs = _total([epoch.stable for epoch in epochs], n)
+    if ratio != 1.0 and theirs is None:
+        return NotComputable("stable's side of the pairs is not in the evidence")
+    base = n * 0.0 if theirs is None else theirs
+    got = batch_estimate(n, (d + (1.0 - ratio) * base) / ratio)
+    if isinstance(got, NotComputable):
+        return got
+    differ = float(square.sum()) if counted else inf
+    few = int(np.count_nonzero(square > 0.0)) < FEWEST_BATCHES_THAT_DIFFER or differ < FEWEST_EVENTS
+    if ratio != 1.0:
+        events = float(2.0 * base.sum() + d.sum())
+        if got.variance == 0.0 or events < FEWEST_EVENTS:
+            return NotComputable(f"only {events:.0f} such requests so far, too few to compare by a factor")
+        expected = ratio * float(base.sum())
+        return Asymptotic(
+            got.estimate * ratio, got.variance * ratio**2, got.df, BATCHES, pairs, pairs, expected
+        )
+    if got.variance == 0.0 or few:
+        return _bounded(
+            paired_statistic(pairs, float(d.sum()), float(square.sum()), pairs / autocorrelation), pairs
+        )
+    expected = float(base.sum()) if counted and theirs is not None else None
+    return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, expected)
+
+
+def paired_agreement(
+    epochs: Sequence[PairEpoch], *, least: float, autocorrelation: float
+) -> Measured | NotComputable:
+    """Share of pairs that agree, minus the `least` that is asked for."""
+    n, y, square = (sum(column) for column in zip(*(_columns(e.pair) for e in epochs), strict=True))
+    assert isinstance(n, np.ndarray)  # noqa: S101 (never called without an epoch)
+    pairs = float(n.sum())
+    got = batch_estimate(n, y - least * n)
+    if isinstance(got, NotComputable):
+        return got
+    if got.variance == 0.0 or min(pairs - float(y.sum()), float(y.sum())) < FEWEST_EVENTS:
+        sums = (pairs, float(y.sum()), float(square.sum()))
+        return _bounded(at_least_statistic(*(total / autocorrelation for total in sums), least), pairs)
+    return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
+
+
+def _randomised(
+    epochs: Sequence[CanaryEpoch], variance: float | None, method: str
+) -> Bounded | NotComputable:
+    got = mean_statistic([_mean_epoch(epoch) for epoch in epochs])
+    if isinstance(got, NotComputable):
+        return got
+    if variance is None:
+        centre = epochs[0].centre
+        variance = centre * (1.0 - centre)
+    n_candidate = sum(float(epoch.candidate.n.sum()) for epoch in epochs)
+    n_stable = sum(float(epoch.stable.n.sum()) for epoch in epochs)
+    return Bounded(got, variance, method, n_candidate, n_stable)
+
+
+def _bounded(got: MeanStatistic | NotComputable, pairs: float) -> Bounded | NotComputable:
+    return got if isinstance(got, NotComputable) else Bounded(got, 0.0, FEW, pairs, pairs)
+
+
+def _mean_epoch(epoch: CanaryEpoch) -> MeanEpoch:
+    ours, theirs = epoch.candidate, epoch.stable
+    return MeanEpoch(
+        epoch.weight, epoch.centre,
+        float(ours.n.sum()), float(ours.y.sum()), float(ours.square.sum()),
+        float(theirs.n.sum()), float(theirs.y.sum()), float(theirs.square.sum()),
+    )  # fmt: skip
+
+
+def _clusters(epoch: CanaryEpoch) -> ClusterEpoch:
+    return ClusterEpoch(epoch.weight, epoch.candidate.n, epoch.candidate.y, epoch.stable.n, epoch.stable.y)
+
+
+def _worst_case(epoch: CanaryEpoch) -> CanaryEpoch:
+    """Open requests added in proportion to the clusters: it is not known in which of them they began."""
+    return replace(
+        epoch,
+        candidate=_with_open(epoch.candidate, epoch.open_candidate, 1.0),
+        stable=_with_open(epoch.stable, epoch.open_stable, 0.0),
+    )
+
+
+def _with_open(sums: Sums, count: float, y: float) -> Sums:
+    total = float(sums.n.sum())
+    if count <= 0.0 or total <= 0.0:
+        return sums
+    more = sums.n * (count / total)
+    return Sums(sums.n + more, sums.y + y * more, sums.square + y * more)
+
+
+def _columns(sums: Sums) -> tuple[Floats, Floats, Floats]:
+    return sums.n, sums.y, sums.square
+
+
+def _total(sums: Sequence[Sums | None], like: Floats) -> Floats | None:
+    """Sum of y over epochs per cluster; None where an epoch has none or other clusters."""
+    total = np.zeros_like(like)
+    for one in sums:
+        if one is None or one.y.size != like.size:
+            return None
+        total = total + one.y
+    return total

@@ -1,0 +1,161 @@
+"""Evidence as arrays: the sums of one series over the epochs of one place, checked before anything uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..policies.policy import Place
+from ..store.evidence import ArmKey, Evidence, SeriesKey
+from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
+
+Floats = NDArray[np.float64]
+
+T = TypeVar("T")
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Sums that cannot be right, and why: nothing may be decided from them, in either direction."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Per cluster (length 1 or G): number of observations, sum of y, sum of y squared."""
+
+    n: Floats
+    y: Floats
+    square: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CanaryEpoch:
+    """Both randomised arms of one epoch. `weight`: the candidate's share. `open_*`: not yet accounted."""
+
+    step: int
+    weight: float
+    centre: float
+    candidate: Sums
+    stable: Sums
+    open_candidate: float
+    open_stable: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairEpoch:
+    """Differences on the same requests, and stable's side of those pairs."""
+
+    step: int
+    share: float
+    pair: Sums
+    stable: Sums | None
+
+
+class View:
+    """One look at a rollout's evidence. Arrays are made once per series, whoever asks."""
+
+    def __init__(
+        self, record: RolloutRecord, constants: FrozenConstants, evidence: Mapping[int, Evidence]
+    ) -> None:
+        self._epochs = record.epochs
+        self._constants = constants
+        self._evidence = evidence
+        self._arrays: dict[tuple[int, SeriesKey], Sums | Broken | None] = {}
+
+    def epochs(self, place: Place) -> Iterator[tuple[EpochRecord, int, Evidence]]:
+        """The epochs of a place that have evidence, each with its step."""
+        for epoch in self._epochs:
+            found = self._evidence.get(epoch.epoch)
+            if epoch.place == place and epoch.step is not None and found is not None:
+                yield epoch, epoch.step, found
+
+    def canary(self, group: str, candidate: str, stable: str) -> list[CanaryEpoch] | Broken:
+        """The randomised epochs in which both arms have the series; epochs without traffic are left out."""
+        epochs: list[CanaryEpoch] = []
+        for epoch, step, found in self.epochs("canary"):
+            ours = self._sums(epoch.epoch, found, "candidate", group, candidate, low=0.0)
+            theirs = self._sums(epoch.epoch, found, "stable", group, stable, low=0.0)
+            if isinstance(ours, Broken):
+                return ours
+            if isinstance(theirs, Broken):
+                return theirs
+            if (ours is None and theirs is None) or not 0.0 < epoch.weight < 1.0:
+                continue
+            like = ours or theirs
+            assert like is not None  # noqa: S101 (one of the two exists)
+            key = f"{candidate}|{group}"
+            epochs.append(
+                CanaryEpoch(
+                    step, epoch.weight,
+                    epoch.centres.get(key, self._constants.centres.get(key, 0.5)),
+                    ours or _nothing(like), theirs or _nothing(like),
+                    float(found.open.get("candidate", 0)), float(found.open.get("stable", 0)),
+                )
+            )  # fmt: skip
+        return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
+
+    def pairs(self, group: str, series: str) -> list[PairEpoch] | Broken:
+        """The mirrored epochs in which pairs have the series."""
+        low = 0.0 if series == "agreement" else -1.0
+        epochs: list[PairEpoch] = []
+        for epoch, step, found in self.epochs("shadow"):
+            pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)
+            stable = self._sums(epoch.epoch, found, "paired_stable", group, series, low=0.0)
+            if isinstance(pair, Broken):
+                return pair
+            if isinstance(stable, Broken):
+                return stable
+            if pair is not None:
+                epochs.append(PairEpoch(step, epoch.mirrored, pair, stable))
+        return _alike(epochs, (epoch.pair for epoch in epochs))
+
+    def _sums(
+        self, epoch: int, found: Evidence, arm: ArmKey, group: str, metric: str, *, low: float
+    ) -> Sums | Broken | None:
+        key = SeriesKey(arm, group, metric)
+        place = (epoch, key)
+        if place not in self._arrays:
+            self._arrays[place] = sums_of(found, key, low=low)
+        return self._arrays[place]
+
+
+def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | Broken | None:
+    """One series as arrays, None where it does not exist, Broken where no y in [low, 1] has such sums."""
+    series = evidence.series.get(key)
+    if series is None:
+        return None
+    name = f"{key.arm} {key.metric}{f' of {key.slice}' if key.slice else ''}"
+    if not len(series.n) == len(series.sum) == len(series.square) or not series.n:
+        lengths = f"{len(series.n)}, {len(series.sum)} and {len(series.square)}"
+        return Broken(f"the sums of {name} have unequal lengths ({lengths})")
+    sums = Sums(np.array(series.n, float), np.array(series.sum, float), np.array(series.square, float))
+    if not np.isfinite(sums.n.sum() + sums.y.sum() + sums.square.sum()):
+        return Broken(f"the sums of {name} are not finite")
+    if sums.n.min() < 0.0:
+        return Broken(f"the sums of {name} have a negative count")
+    most = sums.n + _ROUNDING
+    if (sums.y > most).any() or (sums.y < low * most - _ROUNDING).any() or (sums.square > most).any():
+        return Broken(f"the sums of {name} cannot come from values between {low:g} and 1")
+    if (np.abs(sums.y) > np.sqrt(np.maximum(sums.square, 0.0) * sums.n) + _ROUNDING * most).any():
+        return Broken(f"the sums of {name} contradict each other")
+    return sums
+
+
+def _nothing(like: Sums) -> Sums:
+    zero = np.zeros_like(like.n)
+    return Sums(zero, zero, zero)
+
+
+def _alike(epochs: list[T], sums: Iterable[Sums]) -> list[T] | Broken:
+    lengths = {one.n.size for one in sums}
+    if len(lengths) > 1:
+        return Broken(f"a series has {' and '.join(map(str, sorted(lengths)))} clusters in different places")
+    return epochs

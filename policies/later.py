@@ -1,0 +1,59 @@
+"""Keys and values of the language whose effect this version does not have.
+
+They are known, so they are refused with "not supported yet" at their place, never ignored and never
+called unknown. A key leaves this table when its effect arrives.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .policy import Gate, RolloutPolicy, Step
+from .quantities import Value
+from .service import ErrorRule, Limits, ModelService, Prediction, Slice
+
+# model -> key -> what to do meanwhile
+LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
+    ModelService: {
+        "uncertainty": "remove the key",
+        "metrics": "remove the key",
+        "contract": "remove the key, or write contract: {mode: none}",
+    },
+    Limits: {"per_key_rps": "remove the key and limit requests in front of the proxy"},
+    Slice: {"cross": "give the slice a path with values or bins"},
+    ErrorRule: {"body": "remove the key, or write body: null"},
+    RolloutPolicy: {
+        "windows": "remove the key, and pause and resume by hand",
+        "bake": "remove the key",
+        "hooks": "remove the key",
+        "override": "remove the key",
+    },
+    Step: {
+        "mirror_back": "remove the key",
+        "approve": "remove the step, and pause the rollout by hand where somebody must look",
+    },
+    Gate: {
+        "or": "remove the key",
+        "labels": "remove the gate: labels that come later are not read",
+    },
+}
+
+# model -> key -> values of the language that this version refuses
+LATER_VALUES: Final[dict[type[Value], dict[str, tuple[str, ...]]]] = {
+    ModelService: {"protocol": ("open-inference", "mlflow", "torchserve", "bentoml", "openai")},
+    Prediction: {"type": ("labels", "vector", "text")},
+    Gate: {"small_slices": ("pool",)},
+}
+
+# The one spelling of a later key that says "nothing", and so may stand.
+HARMLESS: Final[dict[type[Value], dict[str, object]]] = {
+    ModelService: {"contract": {"mode": "none"}},
+    ErrorRule: {"body": None},
+}
+
+# Keys that may be written with nothing behind them.
+NULLABLE: Final[dict[type[Value], frozenset[str]]] = {
+    ModelService: frozenset({"candidate", "policy"}),
+    ErrorRule: frozenset({"body"}),
+    RolloutPolicy: frozenset({"breaker"}),
+}

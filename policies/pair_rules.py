@@ -1,0 +1,84 @@
+"""What a policy needs of the service it is used on."""
+
+from __future__ import annotations
+
+from ..errors import FileError, Problem
+from .metrics import places_of
+from .policy import Gate, RolloutPolicy
+from .quantities import found
+from .reading import near
+from .service import ModelService
+from .text import START
+from .yaml import Document, KeyPath, dotted
+
+# Protocols whose answers say where the prediction is.
+_WITH_DEFAULT_PATH = frozenset({"kserve-v1", "tensorflow-serving"})
+
+
+def check_pair(
+    service: ModelService, policy: RolloutPolicy, document: Document | None = None
+) -> tuple[Problem, ...]:
+    """Everything that keeps a policy from being used on a service; empty where it fits.
+
+    With the policy's `document` each problem has its line and column, otherwise the key path alone tells.
+    """
+    problems: list[Problem] = []
+    where = f"(with service {service.name})"
+    file = document.file if document is not None else f"policy {policy.name}"
+
+    def add(path: KeyPath, message: str) -> None:
+        at = document.position(path) if document is not None else START
+        problems.append(Problem(file, at.line, at.column, dotted(path), f"{message} {where}"))
+
+    for index, step in enumerate(policy.steps):
+        if step.place == "shadow" and service.side_effects == "writes":
+            add(
+                ("steps", index, "shadow"),
+                "requests with side effects are not mirrored; remove the step, or declare in the service "
+                "side_effects: none or shadow-aware",
+            )
+    for index, gate in enumerate(policy.gates):
+        for key, message in _needs(service, gate):
+            add(("gates", index, key), message)
+        if gate.by is not None and gate.by not in service.slices:
+            declared = (
+                f"allowed: {', '.join(service.slices)}" if service.slices else "the service declares none"
+            )
+            add(
+                ("gates", index, "by"),
+                f"no such slice {found(gate.by)}; {near(gate.by, service.slices)}{declared}",
+            )
+    return tuple(problems)
+
+
+def require_pair(service: ModelService, policy: RolloutPolicy, document: Document | None = None) -> None:
+    """Raise FileError with every problem where the policy does not fit the service."""
+    problems = check_pair(service, policy, document)
+    if problems:
+        raise FileError(problems)
+
+
+def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
+    """Key and message of what a gate needs and the service does not declare."""
+    prediction = service.prediction
+    needs: list[tuple[str, str]] = []
+    reads_prediction = gate.metric == "selection_rate" or gate.metric.startswith("prediction.")
+    if reads_prediction and prediction.path is None and service.protocol not in _WITH_DEFAULT_PATH:
+        needs.append(
+            ("metric", f"{gate.metric} needs prediction.path: {service.protocol} does not say where it is")
+        )
+    if gate.metric == "prediction.mean" and prediction.type != "number":
+        needs.append(("metric", f"prediction.mean needs prediction.type number, found {prediction.type}"))
+    if gate.metric == "selection_rate" and prediction.selected is None:
+        needs.append(("metric", 'selection_rate needs prediction.selected, such as ">= 0.5"'))
+    if (
+        gate.metric == "prediction.agreement"
+        and prediction.type == "number"
+        and prediction.agree_within is None
+    ):
+        needs.append(("metric", "agreement of numbers needs prediction.agree_within, such as 0.05"))
+    if not service.capture.response and reads_prediction:
+        needs.append(("metric", f"{gate.metric} reads answers, and capture.response is 0B"))
+    if gate.by is not None and not service.capture.request:
+        needs.append(("by", "slices are read from requests, and capture.request is 0B"))
+    return needs if places_of(gate) else []

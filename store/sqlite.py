@@ -1,0 +1,302 @@
+"""The embedded store: one SQLite file for one machine, used by many processes and threads at once.
+
+Two connections, one that reads and one that writes, each behind a lock: with a write-ahead log a
+reader never waits for a writer, so polling routes goes on while another process commits. Commits are
+flushed to the disk before they return. Evidence, reports and leases are not: after a loss of power they
+are some moments old, which their sources mend by publishing again, and never half-written.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from os.path import samestat
+from pathlib import Path
+from threading import Lock
+from typing import Literal, TypeVar
+
+from ..errors import StoreError, WireError
+from .commits import Stored, Writing, refuse_stale, writing
+from .evidence import Evidence, decode_evidence, encode_evidence
+from .protocol import Commit, Routes
+from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
+from .routes import ServiceRoute, decode_route
+from .sqlite_faults import store_error
+from .sqlite_schema import connect, prepare
+
+WAIT = 2.5  # s for a lock of this process, and again for one of another: never a hang
+
+R = TypeVar("R", RolloutRecord, AuditEntry, Decision, ReplicaReport)
+
+
+class SqliteStore:
+    """A Store (store.protocol has the guarantees) in the file `path`, made where it is missing.
+
+    `wait`: seconds to wait for a lock held by another thread, and again by another process. Raises
+    StoreError where the file cannot be used, with the reason and the way out.
+    """
+
+    def __init__(self, path: Path, *, wait: float = WAIT) -> None:
+        self._path = path.absolute()
+        self._wait = wait
+        self._process = os.getpid()
+        self._closed = False
+        self._read_lock, self._write_lock = Lock(), Lock()
+        self._decoded: dict[str, tuple[bytes, ServiceRoute | str]] = {}
+        prepare(self._path, wait)
+        try:
+            self._reader, self._writer = connect(self._path, wait), connect(self._path, wait)
+            self._file = self._path.stat()
+        except sqlite3.Error as problem:
+            raise store_error(self._path, problem) from problem
+
+    def close(self) -> None:
+        """Let go of the file; every later call raises StoreError."""
+        for lock, connection in ((self._read_lock, self._reader), (self._write_lock, self._writer)):
+            with self._held(lock):
+                self._closed = True
+                if os.getpid() == self._process:
+                    connection.close()
+
+    # Routers
+
+    def revision(self) -> int:
+        """The number of the last commit that changed a route: one row by its key."""
+        with self._reading() as connection:
+            return _revision(connection)
+
+    def routes(self) -> Routes:
+        """All routes and leases of one snapshot; decodes only what has changed since the last call."""
+        with self._reading() as connection:
+            revision = _revision(connection)
+            rows: list[tuple[str, int, float | None, bytes]] = connection.execute(
+                "SELECT service, generation, lease, body FROM routes ORDER BY service"
+            ).fetchall()
+            self._decoded = {service: (body, self._decode(service, body)) for service, _, _, body in rows}
+            routes: list[ServiceRoute] = []
+            broken: dict[str, str] = {}
+            for service, generation, _, _ in rows:
+                route = self._decoded[service][1]
+                if isinstance(route, str):
+                    broken[service] = route
+                elif (route.service, route.generation) != (service, generation):
+                    broken[service] = (
+                        f"the stored route of {service!r}, generation {generation}, is another's"
+                    )
+                else:
+                    routes.append(route)
+        leases = {service: lease for service, _, lease, _ in rows if lease is not None}
+        return Routes(revision=revision, routes=tuple(routes), broken=broken, leases=leases)
+
+    def publish_evidence(self, evidence: Evidence) -> None:
+        """Replace this source's evidence for the same service, rollout and epoch."""
+        body = encode_evidence(evidence)
+        row = (evidence.service, evidence.rollout, evidence.epoch, evidence.source, body)
+        with self._writing("NORMAL") as connection:
+            connection.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", row)
+
+    def publish_report(self, report: ReplicaReport) -> None:
+        """Replace this source's report."""
+        row = (report.source, encode_record(report))
+        with self._writing("NORMAL") as connection:
+            connection.execute("INSERT OR REPLACE INTO reports VALUES (?, ?)", row)
+
+    # Controllers
+
+    def commit(self, change: Commit) -> None:
+        """Write all of `change` or nothing, flushed to the disk."""
+        wire = writing(change)
+        with self._writing("FULL") as connection:
+            refuse_stale(change, _stored(connection, change))
+            _write(connection, change, wire)
+
+    def renew(self, service: str, now: float) -> None:
+        """Renew the lease of the service's route; without a route, nothing."""
+        with self._writing("NORMAL") as connection:
+            connection.execute("UPDATE routes SET lease = ? WHERE service = ?", (now, service))
+
+    def rollout(self, service: str) -> RolloutRecord | None:
+        """The newest rollout of the service, open or ended."""
+        query = "SELECT id, body FROM rollouts WHERE service = ? ORDER BY number DESC LIMIT 1"
+        found = self._records(query, (service,), RolloutRecord, "rollout")
+        return found[0] if found else None
+
+    def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
+        """All rollouts, oldest first."""
+        query = "SELECT id, body FROM rollouts WHERE ?1 IS NULL OR service = ?1 ORDER BY number"
+        return self._records(query, (service,), RolloutRecord, "rollout")
+
+    def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
+        """The latest of every source and epoch, by epoch and source."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT epoch, source, body FROM evidence WHERE service = ? AND rollout = ?"
+                " ORDER BY epoch, source",
+                (service, rollout),
+            ).fetchall()
+        return tuple(_evidence(service, rollout, *row) for row in rows)
+
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        """The latest of every source, in order of their names."""
+        query = "SELECT source, body FROM reports ORDER BY source"
+        return self._records(query, (), ReplicaReport, "report of source")
+
+    def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
+        """Oldest first, the last `limit`."""
+        query = (
+            "SELECT number, body FROM audit WHERE ?1 IS NULL OR service = ?1 ORDER BY number DESC LIMIT ?2"
+        )
+        return self._records(query, (service, max(0, limit)), AuditEntry, "audit entry")[::-1]
+
+    def decisions(self, rollout: str) -> tuple[Decision, ...]:
+        """The rollout's decisions, by number."""
+        query = "SELECT number, body FROM decisions WHERE rollout = ? ORDER BY number"
+        return self._records(query, (rollout,), Decision, f"decision of rollout {rollout}, number")
+
+    # Inside
+
+    def _decode(self, service: str, body: bytes) -> ServiceRoute | str:
+        """The route, or why it cannot be used; what was decoded before is not decoded again."""
+        known = self._decoded.get(service)
+        if known is not None and known[0] == body:
+            return known[1]
+        try:
+            return decode_route(body)
+        except WireError as problem:
+            return str(problem)
+
+    def _records(
+        self, query: str, values: tuple[str | int | None, ...], kind: type[R], what: str
+    ) -> tuple[R, ...]:
+        """The records of a query for (name, body)."""
+        with self._reading() as connection:
+            rows = connection.execute(query, values).fetchall()
+        found: list[R] = []
+        for name, body in rows:
+            try:
+                found.append(decode_record(body, kind))
+            except WireError as problem:
+                raise WireError(f"{what} {name}: {problem}") from problem
+        return tuple(found)
+
+    @contextmanager
+    def _held(self, lock: Lock) -> Generator[None]:
+        if not lock.acquire(timeout=self._wait):
+            raise StoreError(
+                f"store {self._path} is in use by another thread for over {self._wait:g} s: try again"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _reading(self) -> Generator[sqlite3.Connection]:
+        """One snapshot."""
+        with self._held(self._read_lock):
+            self._check()
+            with self._transaction(self._reader, "BEGIN") as connection:
+                yield connection
+
+    @contextmanager
+    def _writing(self, flush: Literal["NORMAL", "FULL"]) -> Generator[sqlite3.Connection]:
+        """One write, all or nothing. FULL: flushed to the disk before it returns; NORMAL: some time later."""
+        with self._held(self._write_lock):
+            self._check()
+            try:
+                self._writer.execute(f"PRAGMA synchronous = {flush}")
+            except sqlite3.Error as problem:
+                raise store_error(self._path, problem) from problem
+            with self._transaction(self._writer, "BEGIN IMMEDIATE") as connection:
+                yield connection
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection, begin: str) -> Generator[sqlite3.Connection]:
+        try:
+            try:
+                connection.execute(begin)
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:  # whatever went wrong, nothing of it stays
+                    connection.execute("ROLLBACK")
+        except sqlite3.Error as problem:
+            raise store_error(self._path, problem) from problem
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StoreError(f"store {self._path} is closed")
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"store {self._path} was opened before this process was forked: open it in this process"
+            )
+        try:
+            here = samestat(self._path.stat(), self._file)
+        except OSError:
+            here = False
+        if not here:
+            raise StoreError(
+                f"store {self._path} was moved, removed or replaced while in use: put it back, or restart"
+            )
+
+
+def _revision(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT value FROM counters WHERE name = 'revision'").fetchone()[0])
+
+
+def _evidence(service: str, rollout: str, epoch: int, source: str, body: bytes) -> Evidence:
+    where = f"evidence for service {service!r}, rollout {rollout}, epoch {epoch} of source {source!r}"
+    try:
+        found = decode_evidence(body)
+    except WireError as problem:
+        raise WireError(f"{where}: {problem}") from problem
+    if (found.service, found.rollout, found.epoch, found.source) != (service, rollout, epoch, source):
+        raise WireError(f"{where}: what is stored says it is another's")
+    return found
+
+
+def _stored(connection: sqlite3.Connection, change: Commit) -> Stored:
+    newest = connection.execute(
+        "SELECT id, version, ended FROM rollouts WHERE service = ? ORDER BY number DESC LIMIT 1",
+        (change.service,),
+    ).fetchone()
+    same = None
+    if change.record is not None:
+        same = connection.execute(
+            "SELECT service, version FROM rollouts WHERE id = ?", (change.record.id,)
+        ).fetchone()
+    generation = connection.execute(
+        "SELECT generation FROM routes WHERE service = ?", (change.service,)
+    ).fetchone()
+    return Stored(
+        newest=None if newest is None else newest[0],
+        newest_version=0 if newest is None else newest[1],
+        open=newest is not None and not newest[2],
+        owner=None if same is None else same[0],
+        version=0 if same is None else same[1],
+        generation=0 if generation is None else generation[0],
+    )
+
+
+def _write(connection: sqlite3.Connection, change: Commit, wire: Writing) -> None:
+    if change.record is not None:
+        connection.execute(
+            "INSERT INTO rollouts (id, service, version, ended, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id)"
+            " DO UPDATE SET version = excluded.version, ended = excluded.ended, body = excluded.body",
+            (change.record.id, change.service, change.record.version, change.record.phase.ended, wire.record),
+        )
+    if change.route is not None:
+        connection.execute(
+            "INSERT INTO routes (service, generation, body) VALUES (?, ?, ?) ON CONFLICT (service)"
+            " DO UPDATE SET generation = excluded.generation, body = excluded.body",
+            (change.service, change.route.generation, wire.route),
+        )
+        connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'revision'")
+    connection.executemany(
+        "INSERT INTO audit (service, body) VALUES (?, ?)", [(change.service, entry) for entry in wire.audit]
+    )
+    if change.decision is not None:
+        row = (change.decision.rollout, change.decision.number, wire.decision)
+        connection.execute("INSERT INTO decisions VALUES (?, ?, ?)", row)

@@ -1,0 +1,289 @@
+# ruff: noqa: E501  (one case per line, so that the tables read as tables)
+"""Every wrong file is told where, which key, what was found and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from accede.errors import FileError, Problem
+from accede.policies.load import parse_policy, parse_service
+
+SERVICE = """\
+format: accede/v1
+kind: ModelService
+name: fraud
+match: {path: /v1/models/fraud}
+protocol: json
+versions:
+  "42": {url: "http://tf-a:8501"}
+  "43": {url: "http://tf-b:8501"}
+stable: "42"
+"""
+
+POLICY = """\
+format: accede/v1
+kind: RolloutPolicy
+name: guarded
+steps:
+  - {shadow: 100%, for: 10m}
+  - {canary: 5%, for: 10m}
+  - {canary: 50%, for: 10m}
+gates:
+  - {metric: errors}
+  - {metric: latency.p99}
+"""
+
+
+def problems_of(parse: Callable[..., object], text: str) -> tuple[Problem, ...]:
+    with pytest.raises(FileError) as raised:
+        parse(text, file="f.yaml")
+    return raised.value.problems
+
+
+def only(parse: Callable[..., object], text: str) -> str:
+    found = problems_of(parse, text)
+    assert len(found) == 1, [str(problem) for problem in found]
+    return str(found[0])
+
+
+# What replaces which line of SERVICE (None: is added at the end), and what the one problem says.
+SERVICE_CASES = [
+    ("name: fraud", "name: Fraud", "3:7: name: found 'Fraud'; allowed: 1 to 63 lower-case letters"),
+    ("name: fraud", "name: 7", '3:7: name: found 7, which is not text; quote it: "7"'),
+    ("name: fraud", "", "1:1: name: this key is required; add it"),
+    ("name: fraud", "name:", "3:1: name: found nothing after the key; write a value or remove the key"),
+    ("name: fraud", "nmae: fraud\nname: a", "3:1: nmae: unknown key; did you mean 'name'? allowed: candidate,"),
+    ("format: accede/v1", "format: accede/v2", "1:9: format: found 'accede/v2'; did you mean 'accede/v1'?"),
+    ("kind: ModelService", "kind: RolloutPolicy", "2:7: kind: found 'RolloutPolicy'; a ModelService file is needed"),
+    ("kind: ModelService", "kind: Modelservice", "2:7: kind: found 'Modelservice'; did you mean 'ModelService'?"),
+    ("protocol: json", "protocol: jsn", "5:11: protocol: found 'jsn'; did you mean 'json'? allowed: tensorflow"),
+    (
+        "protocol: json",
+        "protocol: openai",
+        "5:11: protocol: 'openai' is not supported yet; supported: tensorflow-serving, kserve-v1, json",
+    ),
+    ("match: {path: /v1/models/fraud}", "match: {}", "4:8: match: matches nothing; give path, host or both"),
+    (
+        "match: {path: /v1/models/fraud}",
+        "match: {path: v1}",
+        "4:15: match.path: found 'v1'; allowed: whole segments, beginning with /",
+    ),
+    ("match: {path: /v1/models/fraud}", "match: {path: /a/}", "4:15: match.path: found '/a/'"),
+    ("match: {path: /v1/models/fraud}", "match: {path: /a/../b}", "4:15: match.path: found '/a/../b'"),
+    ("match: {path: /v1/models/fraud}", "match: {host: 'a:80'}", "4:15: match.host: found 'a:80'; allowed: a host"),
+    ("match: {path: /v1/models/fraud}", "match: /a", "4:8: match: found '/a'; allowed: a mapping"),
+    ('  "43": {url: "http://tf-b:8501"}', '  43: {url: "http://b"}', '8:3: versions.43: a key must be text; quote it: write "43":'),
+    (
+        '  "43": {url: "http://tf-b:8501"}',
+        '  "42": {url: "http://b"}',
+        "8:3: versions.42: this key was already given in line 7, column 3; keep one",
+    ),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {}', "8:9: versions.43: has no address; add url: http://host:port"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43":', "8:8: versions.43: found nothing; allowed: a mapping"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "4 3": {url: "http://b"}', '8:3: versions["4 3"]: found the version name'),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "https://b"}', "8:15: versions.43.url: https to a model server is not supported yet"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "http://b/v1"}', "versions.43.url: a path, query or fragment follows the address; write only http://b"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "http://u:secret@b"}', "versions.43.url: credentials do not belong into a URL"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "http://b:99999"}', "versions.43.url: not a URL with a valid host and port"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "tf-b:8501"}', "versions.43.url: not an http URL; allowed: http://host:port"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {urls: ["http://b", "http://c"]}', "8:16: versions.43.urls: more than one URL is not supported yet"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "http://b", urls: ["http://c"]}', "versions.43.urls: given beside url; keep one of both"),
+    ('  "43": {url: "http://tf-b:8501"}', '  "43": {url: "http://b", card: {rows: 7}}', '8:40: versions.43.card.rows: found 7, which is not text; quote it: "7"'),
+    ('stable: "42"', 'stable: "44"', "9:9: stable: found '44'; allowed: a key of versions: 42, 43"),
+    ('stable: "42"', "stable: 42", '9:9: stable: found 42, which is not text; quote it: "42"'),
+    (None, 'candidate: "42"', "10:12: candidate: the same version as stable; name another"),
+    (None, 'candidate: "4"', "10:12: candidate: found '4'; did you mean"),
+    (None, "unit: session", "10:7: unit: 'session' is not supported yet; supported: request, or {header: x-user-id}"),
+    (None, "unit: {missing: stable}", "10:7: unit: has no header; write {header: x-user-id}, or unit: request"),
+    (None, "unit: {header: 'x user'}", "10:16: unit.header: found 'x user'; allowed: the name of a header"),
+    (None, "unit: {header: x-u, missing: drop}", "10:30: unit.missing: found 'drop'; allowed: stable, random"),
+    (None, "side_effects: write", "10:15: side_effects: found 'write'; did you mean 'writes'? allowed: none, shadow"),
+    (None, "errors: {connect: yes}", "10:19: errors.connect: found 'yes'; allowed: true or false; write true"),
+    (None, "errors: {connect: 1}", "10:19: errors.connect: found 1; allowed: true or false"),
+    (None, "errors: {status: [599-500]}", "10:19: errors.status[0]: found '599-500'; allowed: a status such as 503"),
+    (None, "errors: {status: [true]}", "10:19: errors.status[0]: found true; allowed: a status such as 503"),
+    (None, "errors: {status: 500-599}", "10:18: errors.status: found '500-599'; allowed: a list, such as [a, b]"),
+    (None, "errors: {body: error}", "10:10: errors.body: not supported yet; remove the key, or write body: null"),
+    (None, "prediction: {path: 'a b'}", "10:20: prediction.path: found 'a b'; allowed: keys joined by '.'"),
+    (None, "prediction: {path: 'a[-1]'}", "10:20: prediction.path: found 'a[-1]'"),
+    (None, "prediction: {type: vector}", "10:20: prediction.type: 'vector' is not supported yet; supported: number, label"),
+    (None, "prediction: {range: [1, 0]}", "10:21: prediction.range: found 1 and 0; the first must be less"),
+    (None, "prediction: {range: [0]}", "10:21: prediction.range[1]: this key is required"),
+    (None, "prediction: {range: [0, 1, 2]}", "10:21: prediction.range: found more entries than the 2"),
+    (None, "prediction: {range: [0, true]}", "10:25: prediction.range[1]: found true; allowed: a number"),
+    (None, "prediction: {type: label, range: [0, 1]}", "10:34: prediction.range: only numbers have a range"),
+    (None, "prediction: {selected: 0.5}", "10:24: prediction.selected: found 0.5; allowed: a comparison in quotes"),
+    (None, 'prediction: {selected: "== approve"}', "10:24: prediction.selected: found '== approve'; a number is compared"),
+    (None, 'prediction: {type: label, selected: ">= a"}', "prediction.selected: found '>= a'; labels are compared with =="),
+    (None, "prediction: {agree_within: -1}", "10:28: prediction.agree_within: found -1; allowed: at least 0"),
+    (None, 'prediction: {agree_within: "1"}', "prediction.agree_within: found '1'; allowed: a number, without quotes"),
+    (None, "prediction: {type: label, agree_within: 1}", "prediction.agree_within: labels agree when they are equal"),
+    (None, "uncertainty: {path: a}", "10:1: uncertainty: not supported yet; remove the key"),
+    (None, "metrics: {}", "10:1: metrics: not supported yet"),
+    (None, "contract: {mode: enforce}", "10:1: contract: not supported yet; remove the key, or write contract: {mode"),
+    (None, "slices: {sex: {path: a, values: [f]}}", "10:33: slices.sex.values: found 1 groups; allowed: 2 to 64"),
+    (None, "slices: {sex: {path: a, values: [f, f]}}", "10:37: slices.sex.values[1]: 'f' is listed twice"),
+    (None, "slices: {sex: {path: a, values: [f, 1]}}", '10:37: slices.sex.values[1]: found 1, which is not text; quote it: "1"'),
+    (None, "slices: {sex: {path: a, values: [f, other]}}", "slices.sex.values[1]: 'other' is the group of all values"),
+    (None, "slices: {sex: {path: a, values: [f, m], reference: male}}", "slices.sex.reference: found 'male'; allowed: one of f, m"),
+    (None, "slices: {sex: {values: [f, m]}}", "10:15: slices.sex.path: this key is required; add it"),
+    (None, "slices: {age: {path: a, bins: [0, 25, 25]}}", "10:39: slices.age.bins[2]: found 25 after 25; edges must grow"),
+    (None, "slices: {age: {path: a, bins: [0]}}", "10:31: slices.age.bins: found 1 edges; allowed: 2 to 64"),
+    (None, "slices: {age: {path: a}}", "10:15: slices.age: give either values (of text) or bins"),
+    (None, "slices: {x: {cross: [a, b]}}", "10:14: slices.x.cross: not supported yet; give the slice a path"),
+    (None, "slices: {Sex: {path: a, values: [f, m]}}", "10:10: slices.Sex: found the slice name 'Sex'; allowed:"),
+    (None, "limits: {deadline: 2}", "10:20: limits.deadline: found 2 without a unit; write 2s, or another"),
+    (None, "limits: {deadline: 0s}", "10:20: limits.deadline: found '0s'; allowed: more than 0"),
+    (None, "limits: {deadline: true}", "10:20: limits.deadline: found true; allowed: a duration such as"),
+    (None, "limits: {body: 8MB}", "10:16: limits.body: found '8MB'; allowed: a size such as 512B, 64KiB"),
+    (None, "limits: {body: 8}", "10:16: limits.body: found 8 without a unit; write 8B"),
+    (None, "limits: {per_key_rps: 200}", "10:10: limits.per_key_rps: not supported yet"),
+    (None, "capture: {sample: 1}", "10:19: capture.sample: found 1 without a unit; write 100% for this share, or 1%"),
+    (None, "capture: {sample: 101%}", "10:19: capture.sample: found '101%'; allowed: 0% to 100%"),
+    (None, "capture: {sample: 5pp}", "10:19: capture.sample: found '5pp'; a share is written 5%"),
+    (None, "mirror: {max_in_flight: 0}", "10:25: mirror.max_in_flight: found 0; allowed: more than 0"),
+    (None, "mirror: {max_in_flight: 1.5}", "10:25: mirror.max_in_flight: found 1.5; allowed: a whole number"),
+    (None, "mirror: [1]", "10:9: mirror: found a list; allowed: a mapping"),
+]  # fmt: skip
+
+POLICY_CASES = [
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 100%, duration: 10m}", "5:20: steps[0].duration: unknown key; allowed: canary, deadline, for,"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 1.5, for: 10m}", "5:14: steps[0].shadow: found 1.5 without a unit"),
+    ("  - {shadow: 100%, for: 10m}", "  - {for: 10m}", "5:5: steps[0]: a step has one verb; write shadow: 100% or canary: 5%"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 5%, canary: 5%}", "5:18: steps[0].canary: a step has one verb; keep shadow or canary"),
+    ("  - {shadow: 100%, for: 10m}", "  - {canary: 10%}", "6:14: steps[1].canary: found 5% after 10%; weights never go down"),
+    ("  - {shadow: 100%, for: 10m}", "  - {canary: 0%}", "5:14: steps[0].canary: found '0%'; allowed: more than 0"),
+    ("  - {shadow: 100%, for: 10m}", "  - {canary: 0.001%}", "5:14: steps[0].canary: found 0.001%; allowed: whole multiples of 0.01%"),
+    ("  - {shadow: 100%, for: 10m}", "  - {approve: {group: a}}", "5:6: steps[0].approve: not supported yet; remove the step"),
+    ("  - {shadow: 100%, for: 10m}", "  - shadow", "5:5: steps[0]: found 'shadow'; allowed: a mapping"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 5%, for: 1h, deadline: 10m}", "5:37: steps[0].deadline: found 600s; allowed: no less than `for`, which is 3600s"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 5%, until: proof}", "5:25: steps[0].until: found 'proof'; allowed: gates"),
+    ("  - {canary: 5%, for: 10m}", "  - {canary: 5%, mirror_back: 20%}", "6:18: steps[1].mirror_back: not supported yet; remove the key"),
+    ("  - {canary: 50%, for: 10m}", "  - {shadow: 50%}", "7:14: steps[2].shadow: after a canary step this takes the users away"),
+    ("  - {canary: 50%, for: 10m}", "  - {canary: 100%}", "7:14: steps[2].canary: at 100% nothing of stable is left to compare with"),
+    ("  - {canary: 50%, for: 10m}", "  - {canary: 50%, for: 01:30}", "7:24: steps[2].for: found '01:30'; allowed: a duration such as"),
+    ("  - {canary: 50%, for: 10m}", "  - {canary: 50%, for: -1s}", "7:24: steps[2].for: found '-1s'; allowed: a duration"),
+    ("  - {canary: 50%, for: 10m}", "  - {canary: 50%, requests: many}", "7:29: steps[2].requests: found 'many'; allowed: a whole number"),
+    ("  - {metric: errors}", "  - {metric: error}", "9:14: gates[0].metric: found 'error'; did you mean 'errors'? supported: errors,"),
+    ("  - {metric: errors}", "  - {metric: outcome.brier}", "9:14: gates[0].metric: 'outcome.brier' is not supported yet; supported:"),
+    ("  - {metric: errors}", "  - {metric: class_share.approve, max_shift: 5%}", "9:14: gates[0].metric: 'class_share.approve' is not supported yet"),
+    ("  - {metric: errors}", "  - {max_increase: 1pp}", "9:5: gates[0].metric: this key is required; add it"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 5%}", "9:36: gates[0].max_increase: found '5%'; a percent could be of two things; write 0.5pp (absolute) or max_ratio: 1.05"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 0.01}", "9:36: gates[0].max_increase: found 0.01; errors takes max_increase in pp, such as 0.5pp"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 0.1sd}", "9:36: gates[0].max_increase: found 0.1sd; errors takes max_increase in pp"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: true}", "9:36: gates[0].max_increase: found true; allowed: a margin with its unit"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 0pp}", "9:36: gates[0].max_increase: found 0pp; allowed: more than 0"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 101pp}", "gates[0].max_increase: found 101pp; allowed: more than 0 and at most 100pp"),
+    ("  - {metric: errors}", "  - {metric: errors, max_shift: 1pp}", "9:22: gates[0].max_shift: errors takes no max_shift; allowed: max_increase: 0.5pp or max_ratio: 1.5"),
+    ("  - {metric: errors}", "  - {metric: errors, max_ratio: 0.9}", "9:33: gates[0].max_ratio: found 0.9; allowed: more than 1"),
+    ("  - {metric: errors}", "  - {metric: errors, max_ratio: 150%}", "9:33: gates[0].max_ratio: found '150%'; allowed: a number"),
+    ("  - {metric: errors}", "  - {metric: errors, in: live}", "9:26: gates[0].in: found 'live'; allowed: shadow, canary"),
+    ("  - {metric: errors}", "  - {metric: errors, or: not_worse}", "9:22: gates[0].or: not supported yet; remove the key"),
+    ("  - {metric: errors}", "  - {metric: errors, labels: {}}", "9:22: gates[0].labels: not supported yet"),
+    ("  - {metric: errors}", "  - {metric: errors, small_slices: pool}", "9:36: gates[0].small_slices: 'pool' is not supported yet; supported: hold, no-harm"),
+    ("  - {metric: errors}", "  - {metric: errors, max_ratio: 1.5, harm_at: 1.5}", "gates[0].harm_at: found 1.5; allowed: a factor from 1 to under max_ratio 1.5"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 1pp, harm_at: 1pp}", "gates[0].harm_at: found 1pp; allowed: less than the margin 1pp"),
+    ("  - {metric: errors}", "  - {metric: errors, max_increase: 1pp, harm_at: 0.5sd}", "gates[0].harm_at: found 0.5sd; allowed: less than the margin, in its unit (1pp)"),
+    ("  - {metric: latency.p99}", "  - {metric: latency.p99, in: shadow}", "10:31: gates[1].in: latency.p99 cannot be decided in shadow; allowed: canary"),
+    ("  - {metric: latency.p99}", "  - {metric: latency.p99, by: sex}", "10:31: gates[1].by: latency.p99 is not measured by slice; allowed for: errors,"),
+    ("  - {metric: latency.p99}", "  - {metric: latency.p99, max_increase: 20ms}", "10:27: gates[1].max_increase: max_increase of latency.p99 is not supported yet; allowed: max_ratio: 1.2"),
+    ("  - {metric: latency.p99}", "  - {metric: latency.p99, max_ratio: 1.01}", "gates[1].max_ratio: found 1.01; latencies are measured in steps of 2%: at least 1.05"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.distribution}", "10:5: gates[1]: prediction.distribution needs a margin; add max_shift: 5pp"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.agreement}", "10:5: gates[1]: prediction.agreement needs a margin; add min: 95%"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.agreement, min: 0.95}", "gates[1].min: found 0.95 without a unit; write 95% for this share, or 0.95%"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.agreement, min: 100%}", "gates[1].min: found 100%; allowed: more than 0% and less than 100%"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.agreement, min: 95%, harm_at: 90%}", "gates[1].harm_at: found '90%'; a percent could be of two things"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.agreement, min: 95%, harm_at: 1pp}", "gates[1].harm_at: prediction.agreement fails below its own min; remove the key"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.mean, max_shift: 5%}", "gates[1].max_shift: found '5%'; a percent could be of two things; write 0.5pp (points), or 0.1sd"),
+    ("  - {metric: latency.p99}", "  - {metric: prediction.mean, max_shift: 5pp}", "gates[1].max_shift: found 5pp; prediction.mean takes max_shift in sd or a plain number, such as 0.1sd"),
+    ("  - {metric: latency.p99}", "  - {metric: errors, in: canary}", "10:5: gates[1]: errors in canary is already gates[0]; keep one, or part them by in"),
+    (None, "risk: {false_promotion: 0%}", "11:25: risk.false_promotion: found '0%'; allowed: more than 0"),
+    (None, "risk: {false_promotion: 51%}", "11:25: risk.false_promotion: found '51%'; allowed: at most 50%"),
+    (None, "baseline: {requests: -1}", "11:22: baseline.requests: found -1; allowed: more than 0"),
+    (None, "max_duration: 20m", "11:15: max_duration: found 1200s; the baseline and the steps alone take 2400s"),
+    (None, "max_duration: 1000d", "11:15: max_duration: found '1000d'; allowed: a duration such as"),
+    (None, "batch: 0s", "11:8: batch: found '0s'; allowed: more than 0"),
+    (None, "breaker: {errors: 0%}", "11:19: breaker.errors: found '0%'; allowed: more than 0"),
+    (None, "breaker: {min_request: 5}", "11:11: breaker.min_request: unknown key; did you mean 'min_requests'?"),
+    (None, "on_fail: roll-back", "11:10: on_fail: found 'roll-back'; did you mean 'rollback'? allowed: rollback, pause"),
+    (None, "on_inconclusive: promote", "11:18: on_inconclusive: found 'promote'; allowed: rollback, pause"),
+    (None, "on_error: {after: 5m}", "11:11: on_error.action: this key is required; add it"),
+    (None, "on_error: pause", "11:11: on_error: found 'pause'; allowed: a mapping"),
+    (None, "windows: []", "11:1: windows: not supported yet; remove the key, and pause and resume by hand"),
+    (None, "bake: {for: 24h}", "11:1: bake: not supported yet"),
+    (None, "hooks: []", "11:1: hooks: not supported yet"),
+    (None, "override: never", "11:1: override: not supported yet"),
+]  # fmt: skip
+
+
+def changed(text: str, old: str | None, new: str) -> str:
+    if old is None:
+        return text + new + "\n"
+    assert old + "\n" in text
+    return text.replace(old + "\n", new + "\n" if new else "", 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"), SERVICE_CASES, ids=[case[1] or "no name" for case in SERVICE_CASES]
+)
+def test_a_wrong_service_file_is_told_in_one_line(old: str | None, new: str, told: str) -> None:
+    assert told in only(parse_service, changed(SERVICE, old, new))
+
+
+@pytest.mark.parametrize(("old", "new", "told"), POLICY_CASES, ids=[case[1] for case in POLICY_CASES])
+def test_a_wrong_policy_file_is_told_in_one_line(old: str | None, new: str, told: str) -> None:
+    assert told in only(parse_policy, changed(POLICY, old, new))
+
+
+def test_the_unchanged_files_are_right() -> None:
+    parse_service(SERVICE)
+    parse_policy(POLICY)
+
+
+def test_every_problem_is_told_at_once_in_file_order() -> None:
+    text = (
+        POLICY.replace("for: 10m", "for: 10", 1).replace("canary: 50%", "canary: 1%")
+        + "on_fail: never\nbake: {}\n"
+    )
+    assert [str(problem).partition(": ")[0] for problem in problems_of(parse_policy, text)] == [
+        "f.yaml:5:25",  # a value
+        "f.yaml:7:14",  # a rule, although the step above is broken
+        "f.yaml:11:10",  # a word
+        "f.yaml:12:1",  # a key that comes later
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "gates", "told"),
+    [
+        ("[{shadow: 100%}]", "[{metric: errors}, {metric: latency.p99}]", "gates[1]: no step can decide it; add a canary step"),
+        ("[{canary: 5%}]", "[{metric: errors}, {metric: prediction.agreement, min: 95%}]", "gates[1]: no step can decide it; add a shadow step"),
+        ("[{canary: 5%}]", "[{metric: errors, in: shadow}]", "gates[0]: no step can decide it; add a shadow step"),
+        ("[{shadow: 5%, until: gates}, {canary: 5%}]", "[{metric: latency.p50}]", "steps[0].until: no gate is proven in shadow"),
+        ("[{canary: 5%}]", "[{metric: errors, require: no-harm}]", "gates: nothing has to be proven"),
+        ("[]", "[{metric: errors}]", "steps: found 0 entries; allowed: at least 1"),
+        ("[{canary: 5%}]", "[]", "gates: found 0 entries; allowed: at least 1"),
+    ],
+)  # fmt: skip
+def test_gates_and_steps_that_never_meet_are_refused(steps: str, gates: str, told: str) -> None:
+    text = f"format: accede/v1\nkind: RolloutPolicy\nname: p\nsteps: {steps}\ngates: {gates}\n"
+    assert told in only(parse_policy, text)
+
+
+def test_what_was_found_is_never_a_credential() -> None:
+    text = SERVICE.replace("http://tf-b:8501", "http://user:hunter2@tf-b:8501/x?key=hunter2")
+    assert "hunter2" not in only(parse_service, text)
+
+
+def test_no_text_of_the_libraries_reaches_users() -> None:
+    everything = [
+        *(only(parse_service, changed(SERVICE, old, new)) for old, new, _ in SERVICE_CASES),
+        *(only(parse_policy, changed(POLICY, old, new)) for old, new, _ in POLICY_CASES),
+    ]
+    for line in everything:
+        assert "Input should" not in line
+        assert "pydantic" not in line
+        assert "validation error" not in line
+        assert "another value" not in line  # the fallback: a kind of error nobody translated

@@ -1,0 +1,89 @@
+# ruff: noqa: E501  (a table of names)
+"""The table of metrics is whole, consistent, and what files are checked against."""
+
+from __future__ import annotations
+
+import pytest
+
+from accede.errors import FileError
+from accede.policies.load import parse_policy
+from accede.policies.metrics import (
+    METRICS,
+    SUPPORTED,
+    Metric,
+    deciding_places,
+    find,
+    places_of,
+    with_default_margins,
+)
+from accede.policies.policy import Gate
+from accede.policies.quantities import Margin
+
+LANGUAGE = {
+    "errors", "client_disconnects", "latency.p50", "latency.p95", "latency.p99", "stream.first_token.p50",
+    "stream.first_token.p95", "stream.truncated", "tokens.output", "prediction.mean", "prediction.rank",
+    "prediction.distribution", "prediction.agreement", "prediction.divergence", "prediction.missing", "class_share.NAME",
+    "selection_rate", "selection_ratio", "selection_gap", "uncertainty.coverage", "outcome.accuracy", "outcome.brier",
+    "outcome.recall", "outcome.false_positive_rate", "outcome.calibration", "metrics.NAME",
+}  # fmt: skip
+
+
+NOW = [metric for metric in METRICS if metric.supported]
+LATER = [metric for metric in METRICS if not metric.supported]
+
+
+def parsed(gate: str) -> Gate:
+    text = "format: accede/v1\nkind: RolloutPolicy\nname: p\nsteps: [{shadow: 10%}, {canary: 10%}]\n"
+    return parse_policy(text + f"gates: [{{{gate}}}]\n").gates[0]
+
+
+def test_every_metric_of_the_language_is_known_once() -> None:
+    assert {metric.name for metric in METRICS} == LANGUAGE
+    assert len(METRICS) == len(LANGUAGE)
+
+
+@pytest.mark.parametrize("metric", NOW, ids=lambda metric: metric.name)
+def test_the_examples_of_supported_metrics_are_accepted(metric: Metric) -> None:
+    for margin in metric.margins:
+        gate = parsed(f"metric: {metric.name}, {margin}")
+        assert getattr(gate, margin.key) is not None
+        assert places_of(gate) == metric.places
+        if metric.sliced:
+            parsed(f"metric: {metric.name}, by: sex, {margin}")
+
+
+@pytest.mark.parametrize("metric", LATER, ids=lambda metric: metric.name)
+def test_later_metrics_are_refused_as_such(metric: Metric) -> None:
+    with pytest.raises(FileError, match="not supported yet"):
+        parsed(f"metric: {metric.name}")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_defaults_are_margins_that_the_metric_allows(metric: Metric) -> None:
+    for key, value in metric.default:
+        allowed = metric.margin(key)
+        assert allowed is not None
+        assert value.unit in allowed.units if isinstance(value, Margin) else "factor" in allowed.units
+
+
+def test_families_of_names() -> None:
+    family = find("class_share.approve")
+    assert family is not None
+    assert family.name == "class_share.NAME"
+    assert find("class_share.") is None
+    assert find("latency") is None
+    assert find("latency.p42") is None
+
+
+def test_places_are_the_metrics_own_narrowed_by_in() -> None:
+    assert places_of(Gate(metric="errors")) == ("shadow", "canary")
+    assert places_of(Gate(metric="errors", place="canary")) == ("canary",)
+    assert places_of(Gate(metric="latency.p99")) == ("canary",)
+    assert deciding_places(Gate(metric="errors"), ["canary", "canary"]) == ("canary",)
+    assert deciding_places(Gate(metric="prediction.agreement"), ["canary"]) == ()
+
+
+def test_a_gate_with_a_margin_gets_no_other() -> None:
+    gate = Gate(metric="errors", max_ratio=2.0)
+    assert with_default_margins(gate) is gate
+    assert set(SUPPORTED) < LANGUAGE

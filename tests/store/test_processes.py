@@ -1,0 +1,75 @@
+"""Guarantees 1, 2 and 6 between real processes: races, and kills at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from accede.store.evidence import SeriesKey
+from accede.store.protocol import Store
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Backend, Child
+
+
+def test_exactly_one_of_two_processes_wins_each_version(store: Store, child: Callable[[str], Child]) -> None:
+    rivals = [child("compete"), child("compete")]
+    assert [rival.hear() for rival in rivals] == ["ready", "ready"]
+    for version in range(1, 61):
+        for rival in rivals if version % 2 else rivals[::-1]:
+            rival.tell(str(version))
+        assert sorted(rival.hear() for rival in rivals) == ["stale", "won"]
+    assert [decision.number for decision in store.decisions("r1")] == list(range(1, 61))
+    assert [int(entry.act) for entry in store.audit()] == list(range(1, 61))
+    assert store.revision() == 60
+
+
+@pytest.mark.parametrize("commits", [1, 2, 7, 20, 41])
+def test_a_writer_killed_at_any_moment_leaves_whole_commits(
+    backend: Backend, child: Callable[[str], Child], commits: int
+) -> None:
+    acknowledged = 0
+    for _ in range(2):  # the second writer goes on where the first was killed
+        writer = child("write")
+        for _ in range(commits):
+            acknowledged = int(writer.hear())
+        for line in writer.kill():
+            acknowledged = int(line)
+
+        store = backend.open()
+        record = store.rollout("fraud")
+        assert record is not None
+        assert record.version in (acknowledged, acknowledged + 1)
+        (route,) = store.routes().routes
+        assert route.generation == store.revision() == record.version
+        assert [decision.number for decision in store.decisions("r1")] == list(range(1, record.version + 1))
+        assert [int(entry.act) for entry in store.audit(limit=10**6)] == list(range(1, record.version + 1))
+        backend.check()
+
+
+def test_a_publisher_killed_at_any_moment_leaves_whole_evidence(
+    backend: Backend, child: Callable[[str], Child]
+) -> None:
+    publisher = child("publish")
+    acknowledged = 0
+    for _ in range(30):
+        acknowledged = int(publisher.hear())
+    for line in publisher.kill():
+        acknowledged = int(line)
+    (found,) = backend.open().evidence("fraud", "r1")
+    assert found.published in (acknowledged, acknowledged + 1)
+    assert len(found.series) == 50
+    for k in range(50):
+        assert found.series[SeriesKey("stable", "", f"bin.{k}")].n == [found.published] * 128
+    backend.check()
+
+
+def test_publishers_and_a_writer_do_not_fail_each_other(store: Store, child: Callable[[str], Child]) -> None:
+    publishers, writer = [child("publish"), child("publish")], child("write")
+    for _ in range(30):
+        assert int(writer.hear()) > 0
+        assert all(int(publisher.hear()) > 0 for publisher in publishers)
+        store.routes()
+        store.evidence("fraud", "r1")
