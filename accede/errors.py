@@ -10,7 +10,8 @@
     │   └── StaleWrite             a compare-and-set lost: somebody else decided first
     ├── WireError                  a stored or received record cannot be decoded
     ├── Unreachable                a process or an upstream does not answer
-    └── PortInUse                  the address to listen on is taken
+    ├── PortInUse                  the address to listen on is taken
+    └── TimedOut                   what was waited for has not happened in time (exit 5)
 
 Messages name the place, what was found, what is allowed and the way out. They never carry request
 bodies, credentials or values of protected attributes.
@@ -92,3 +93,9 @@ class Unreachable(AccedeError):
 
 class PortInUse(AccedeError):
     """The address to listen on is taken by another process."""
+
+
+class TimedOut(AccedeError):
+    """What was waited for has not happened in time."""
+
+    exit_code = 5

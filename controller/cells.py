@@ -187,7 +187,7 @@ def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> flo
 def quantile_of(metric: str) -> float:
     """0.95 for `latency.p95`."""
     digits = metric.rpartition(".p")[2]
-    return int(digits) / 10 ** len(digits)
+    return int(digits) / float(10 ** len(digits))
 
 
 def _harm_at(gate: Gate, margin: float, cell: Cell, constants: FrozenConstants) -> float:

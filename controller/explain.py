@@ -77,7 +77,9 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
 def sentence_of(decision: Decision) -> str:
     """Why a decision was taken, with the numbers of what proved harm where that was the cause."""
     verdicts = decision.analysis.verdicts if decision.analysis is not None else ()
-    harm = [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL and verdict.gate in decision.reason]
+    harm = [
+        verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL and verdict.gate in decision.reason
+    ]
     shown = [sentence for verdict in harm for sentence in (why(verdict),) if sentence not in decision.reason]
     return _sentence(f"{decision.act}: " + "; ".join([decision.reason, *shown]))
 

@@ -19,6 +19,7 @@ from ..store.measurement import (
     estimated_bytes,
 )
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
+from .cells import SERIES
 
 ACCOUNT_AFTER: Final = 10.0  # seconds; an exchange open for longer is accounted as it stands
 
@@ -27,18 +28,6 @@ _DEFAULT_PATHS: Final = {
     "tensorflow-serving": "predictions[*]",
     "kserve-v1": "predictions[*]",
 }
-
-# A gate's metric -> the series that evidence keeps for it.
-_SERIES: Final = {
-    "errors": "errors",
-    "client_disconnects": "client_disconnects",
-    "prediction.mean": "mean",
-    "prediction.missing": "missing",
-    "prediction.agreement": "agreement",
-    "prediction.distribution": "bin",
-    "selection_rate": "selected",
-}
-
 
 def measurement_plan(
     record: RolloutRecord | None,
@@ -96,7 +85,7 @@ def sliced_metrics(policy: RolloutPolicy) -> dict[str, tuple[str, ...]]:
     wanted: dict[str, tuple[str, ...]] = {}
     for gate in policy.gates:
         if gate.by is not None:
-            series = _SERIES.get(gate.metric, gate.metric)
+            series = SERIES.get(gate.metric, gate.metric)
             have = wanted.get(series, ())
             if gate.by not in have:
                 wanted[series] = (*have, gate.by)

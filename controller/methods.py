@@ -106,8 +106,8 @@ class Asymptotic:
             expected = self.expected + null * self.n_candidate
             if min(expected, self.n_candidate - expected) < FEWEST_EXPECTED:
                 return NotComputable(
-                    f"at the margin {max(0.0, expected):.0f} such requests of the candidate are expected so far, "
-                    f"at least {FEWEST_EXPECTED:g} (and as many others) are needed"
+                    f"{max(0.0, expected):.0f} such requests of the candidate would be expected at the margin "
+                    f"so far; at least {FEWEST_EXPECTED:g} (and as many others) are needed"
                 )
         v_opt = asymptotic_v_opt(gap, level)
         return asymptotic.log_e_safe(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
@@ -154,7 +154,7 @@ def server_outcomes(
 def unit_outcomes(
     epochs: Sequence[CanaryEpoch], *, sticky: bool, counted: bool, variance: float
 ) -> Measured | NotComputable:
-    """What depends on the request alone: predictions of randomised arms. `counted`: y is a share of events."""
+    """What depends on the request alone: predictions of both arms. `counted`: y is a share of events."""
     if not sticky:
         return _randomised(epochs, variance, BOUNDED)
     if any(epoch.candidate.n.size == 1 for epoch in epochs):
@@ -192,9 +192,14 @@ def paired_differences(
         events = float(2.0 * base.sum() + d.sum())
         if got.variance == 0.0 or events < FEWEST_EVENTS:
             return NotComputable(f"only {events:.0f} such requests so far, too few to compare by a factor")
-        expected = ratio * float(base.sum())
         return Asymptotic(
-            got.estimate * ratio, got.variance * ratio**2, got.df, BATCHES, pairs, pairs, expected
+            got.estimate * ratio,
+            got.variance * ratio**2,
+            got.df,
+            BATCHES,
+            pairs,
+            pairs,
+            ratio * float(base.sum()),
         )
     if got.variance == 0.0 or few:
         return _bounded(
@@ -215,8 +220,8 @@ def paired_agreement(
     if isinstance(got, NotComputable):
         return got
     if got.variance == 0.0 or min(pairs - float(y.sum()), float(y.sum())) < FEWEST_EVENTS:
-        sums = (pairs, float(y.sum()), float(square.sum()))
-        return _bounded(at_least_statistic(*(total / autocorrelation for total in sums), least), pairs)
+        effective, agreed, squares = (float(column.sum()) / autocorrelation for column in (n, y, square))
+        return _bounded(at_least_statistic(effective, agreed, squares, least), pairs)
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
 
 

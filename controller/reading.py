@@ -17,12 +17,19 @@ from typing import Any, Final
 from ..policies.policy import RolloutPolicy
 from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord
 from .cells import Cell, Limit, limits_of
-from .methods import Asymptotic, Measured, paired_agreement, paired_differences, server_outcomes, unit_outcomes
+from .methods import (
+    Asymptotic,
+    Measured,
+    paired_agreement,
+    paired_differences,
+    server_outcomes,
+    unit_outcomes,
+)
 from .stats.evalues import log_mean_exp
 from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, PairEpoch, View
 
-Epochs = Sequence[CanaryEpoch] | Sequence[PairEpoch]
+Epochs = Sequence[CanaryEpoch | PairEpoch]
 
 # They depend on the server's state, not only on the request: time clusters.
 OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects"})
@@ -66,7 +73,13 @@ class Levels:
 
 
 def read(
-    cell: Cell, view: View, policy: RolloutPolicy, constants: FrozenConstants, levels: Levels, *, intervals: bool
+    cell: Cell,
+    view: View,
+    policy: RolloutPolicy,
+    constants: FrozenConstants,
+    levels: Levels,
+    *,
+    intervals: bool,
 ) -> Reading:
     """The reading of one cell. `intervals` False leaves the interval out, which no decision needs."""
     limits = limits_of(cell, constants)
@@ -141,7 +154,11 @@ class _Test:
     @property
     def estimate(self) -> float:
         """As shown: a difference, a factor, or the share itself."""
-        return inf if isinstance(self.harmful, NotComputable) else self._shown(self.harmful, 0.0, self._limit.harm_at)
+        return (
+            inf
+            if isinstance(self.harmful, NotComputable)
+            else self._shown(self.harmful, 0.0, self._limit.harm_at)
+        )
 
     def interval(self) -> tuple[float | None, float | None]:
         """The ends that decide: harm's at its own level, safety's at the level of promotion."""
@@ -166,19 +183,25 @@ class _Test:
             since = [epoch for epoch in side.epochs if epoch.step >= step]
             if len(since) not in known:
                 got = self.harmful if len(since) == len(side.epochs) else self._look(side, since)
-                if not isinstance(got, NotComputable):
-                    got = got.harm(self._harm_null, self._limit.gap, self._harm_level)
-                known[len(since)] = 0.0 if isinstance(got, NotComputable) else got
+                known[len(since)] = self._harm(got)
             logs.append(known[len(since)])
         return log_mean_exp(logs)
 
-    def _safe(self, got: Measured | NotComputable) -> float:
-        if not isinstance(got, NotComputable):
-            got = got.safe(self._safe_null, self._limit.gap, self._safe_level)
+    def _harm(self, got: Measured | NotComputable) -> float:
         if isinstance(got, NotComputable):
-            self.reason = self.reason or got.reason
-            return -inf
-        return got
+            return 0.0
+        value = got.harm(self._harm_null, self._limit.gap, self._harm_level)
+        return 0.0 if isinstance(value, NotComputable) else value
+
+    def _safe(self, got: Measured | NotComputable) -> float:
+        value = got
+        if not isinstance(value, NotComputable):
+            outcome = value.safe(self._safe_null, self._limit.gap, self._safe_level)
+            if not isinstance(outcome, NotComputable):
+                return outcome
+            value = outcome
+        self.reason = self.reason or value.reason
+        return -inf
 
     def _shown(self, got: Measured, reach: float, null: float) -> float:
         """The estimate, or an end of its interval `reach` away, as it is shown."""
@@ -192,9 +215,7 @@ class _Test:
         return value
 
 
-def _sides(
-    cell: Cell, limit: Limit, view: View, constants: FrozenConstants
-) -> tuple[_Side, _Side] | Broken:
+def _sides(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> tuple[_Side, _Side] | Broken:
     """What harm and what safety look at, and with which statistic."""
     if cell.place == "shadow":
         return _paired_sides(cell, limit, view, constants)

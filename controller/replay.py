@@ -16,7 +16,8 @@ def replay(decision: Decision, analyse: Analyse | None = None) -> Analysis:
     """
     if decision.analysis is None:
         raise NotFound(
-            f"decision {decision.number} of rollout {decision.rollout} ({decision.act}) was taken without a look"
+            f"decision {decision.number} of rollout {decision.rollout} ({decision.act}) "
+            "was taken without a look"
         )
     if analyse is None:
         from .analysis import analyse as own

@@ -1,4 +1,4 @@
-"""Evidence as arrays: the sums of one series over the epochs of one place, checked before anything uses them."""
+"""Evidence as arrays: one series' sums over the epochs of one place, checked before anything uses them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from ..policies.policy import Place
 from ..store.evidence import ArmKey, Evidence, SeriesKey
+from ..store.histogram import GAMMA
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 
 Floats = NDArray[np.float64]
 
 T = TypeVar("T")
+
+FEWEST_FOR_A_QUANTILE = 100
 
 _ROUNDING = 1e-6
 
@@ -117,6 +120,29 @@ class View:
                 epochs.append(PairEpoch(step, epoch.mirrored, pair, stable))
         return _alike(epochs, (epoch.pair for epoch in epochs))
 
+    def filled(self, place: Place, group: str, series: str) -> bool:
+        """True where the candidate's side has any observation of a series."""
+        arm: ArmKey = "pair" if place == "shadow" else "candidate"
+        names = {series, f"{series}.over"}  # a latency has parts
+        return any(
+            SeriesKey(arm, group, name) in found.series
+            for _, _, found in self.epochs(place)
+            for name in names
+        )
+
+    def thresholds(self, metric: str) -> tuple[int, int, int]:
+        """Latency bins of the latest epoch that has them: over, mid, far."""
+        known = (epoch.thresholds[metric] for epoch in reversed(self._epochs) if metric in epoch.thresholds)
+        return next(known, (0, 0, 0))
+
+    def latency_factor(self, q: float) -> float | None:
+        """Candidate's quantile over stable's in the latest randomised epoch with enough answers of both."""
+        for _, _, found in reversed(list(self.epochs("canary"))):
+            ours, theirs = (_quantile(found, arm, q) for arm in ("candidate", "stable"))
+            if ours is not None and theirs is not None:
+                return float(GAMMA ** (ours - theirs))
+        return None
+
     def _sums(
         self, epoch: int, found: Evidence, arm: ArmKey, group: str, metric: str, *, low: float
     ) -> Sums | Broken | None:
@@ -133,7 +159,7 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     if series is None:
         return None
     name = f"{key.arm} {key.metric}{f' of {key.slice}' if key.slice else ''}"
-    if not len(series.n) == len(series.sum) == len(series.square) or not series.n:
+    if not len(series.n) == len(series.sum) == len(series.square) or not len(series.n):
         lengths = f"{len(series.n)}, {len(series.sum)} and {len(series.square)}"
         return Broken(f"the sums of {name} have unequal lengths ({lengths})")
     sums = Sums(np.array(series.n, float), np.array(series.sum, float), np.array(series.square, float))
@@ -147,6 +173,20 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     if (np.abs(sums.y) > np.sqrt(np.maximum(sums.square, 0.0) * sums.n) + _ROUNDING * most).any():
         return Broken(f"the sums of {name} contradict each other")
     return sums
+
+
+def _quantile(found: Evidence, arm: str, q: float) -> int | None:
+    """Bin of a latency quantile of one arm's answers; None with too few to say."""
+    counts = found.latency.get(arm, {})
+    total = sum(counts.values())
+    if total < FEWEST_FOR_A_QUANTILE:
+        return None
+    seen = 0
+    for index in sorted(counts):
+        seen += counts[index]
+        if seen >= q * total:
+            return index
+    return None
 
 
 def _nothing(like: Sums) -> Sums:

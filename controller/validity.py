@@ -76,12 +76,14 @@ def coverage(
     numbers = {"chosen": float(copies.chosen), "paired": float(copies.paired), "least": least}
     if share < least:
         reason = (
-            f"only {share:.1%} of the mirrored copies have both answers, {least:.0%} are needed: see the mirror's "
-            "drops in status, and raise its limits or lower the mirrored share"
+            f"only {share:.1%} of the mirrored copies have both answers, {least:.0%} are needed: see the "
+            "mirror's drops in status, and raise its limits or lower the mirrored share"
         )
         yield Validity("coverage", Outcome.INCONCLUSIVE, reason, numbers)
     else:
-        yield Validity("coverage", Outcome.PASS, f"{share:.1%} of the mirrored copies have both answers", numbers)
+        yield Validity(
+            "coverage", Outcome.PASS, f"{share:.1%} of the mirrored copies have both answers", numbers
+        )
 
 
 def extractor(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterator[Validity]:
@@ -104,12 +106,14 @@ def extractor(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterat
     numbers = {"answers": answers, "missed": missed}
     if share > _UNEXTRACTED:
         reason = (
-            f"the path under `prediction` found no prediction in {share:.1%} of stable's {answers:.0f} answers: "
-            "compare it with a real answer"
+            f"the path under `prediction` found no prediction in {share:.1%} of stable's {answers:.0f} "
+            "answers: compare it with a real answer"
         )
         yield Validity("extractor", Outcome.ERROR, reason, numbers)
     else:
-        yield Validity("extractor", Outcome.PASS, f"predictions found in {1 - share:.1%} of stable's answers", numbers)
+        yield Validity(
+            "extractor", Outcome.PASS, f"predictions found in {1 - share:.1%} of stable's answers", numbers
+        )
 
 
 def _assigned(record: RolloutRecord, reports: Sequence[ReplicaReport]) -> dict[tuple[int, str], float]:
@@ -126,14 +130,9 @@ def _assigned(record: RolloutRecord, reports: Sequence[ReplicaReport]) -> dict[t
 
 
 def _known(found: Evidence, arm: str) -> float:
-    """Requests of an arm that the evidence knows of, accounted or open."""
+    """Requests of an arm that the evidence knows of, accounted or open, with those that are not analysed."""
     counts = found.arms.get(arm)
     return float(found.open.get(arm, 0) + (counts.accounted if counts is not None else 0))
-
-
-def _excluded(found: Evidence, arm: str) -> float:
-    counts = found.arms.get(arm)
-    return float(counts.unassignable) if counts is not None else 0.0
 
 
 def _sample_ratio(
@@ -147,7 +146,9 @@ def _sample_ratio(
         yield from _sticky_ratio(epochs, evidence)
         return
     at_assignment = [
-        _ratio(epoch, assigned.get((epoch.epoch, "candidate"), 0.0), assigned.get((epoch.epoch, "stable"), 0.0))
+        _ratio(
+            epoch, assigned.get((epoch.epoch, "candidate"), 0.0), assigned.get((epoch.epoch, "stable"), 0.0)
+        )
         for epoch in epochs
     ]
     at_completion = [
@@ -158,11 +159,13 @@ def _sample_ratio(
     for moment, counted in (("at assignment", at_assignment), ("at completion", at_completion)):
         got = log_e(counted)
         if not isinstance(got, NotComputable):
-            yield _ratio_verdict(moment, got, sum(e.counts[0] for e in counted), sum(sum(e.counts) for e in counted))
+            yield _ratio_verdict(
+                moment, got, sum(e.counts[0] for e in counted), sum(sum(e.counts) for e in counted)
+            )
 
 
 def _sticky_ratio(epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]) -> Iterator[Validity]:
-    """Units stay with their arm, so requests are counted per cluster of units, which only predictions have."""
+    """Units stay with their arm, so requests are counted per cluster of units; only predictions have them."""
     counted: list[StickyRatioEpoch] = []
     for epoch in epochs:
         found = evidence.get(epoch.epoch)
@@ -176,8 +179,10 @@ def _sticky_ratio(epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence
                 break
     got = sticky_log_e(counted, RATIO_LEVEL)
     if not isinstance(got, NotComputable):
-        ours = sum(float(e.n_c.sum()) for e in counted)
-        yield _ratio_verdict("at completion", got, ours, ours + sum(float(e.n_s.sum()) for e in counted))
+        candidate = sum(float(e.n_c.sum()) for e in counted)
+        yield _ratio_verdict(
+            "at completion", got, candidate, candidate + sum(float(e.n_s.sum()) for e in counted)
+        )
 
 
 def _ratio(epoch: EpochRecord, candidate: float, stable: float) -> RatioEpoch:
@@ -189,11 +194,13 @@ def _ratio_verdict(moment: str, log_e_value: float, candidate: float, total: flo
     numbers = {"candidate": candidate, "total": total, "p": p}
     if p < RATIO_LEVEL:
         reason = (
-            f"{moment} {candidate:.0f} of {total:.0f} requests are the candidate's, which its weights do not explain "
-            f"(p = {p:.2g}): requests are lost or sent past the split"
+            f"{moment} {candidate:.0f} of {total:.0f} requests are the candidate's, which its weights do not "
+            f"explain (p = {p:.2g}): requests are lost or sent past the split"
         )
         return Validity("sample_ratio", Outcome.ERROR, reason, numbers)
-    return Validity("sample_ratio", Outcome.PASS, f"{moment} the arms got their shares (p = {p:.2g})", numbers)
+    return Validity(
+        "sample_ratio", Outcome.PASS, f"{moment} the arms got their shares (p = {p:.2g})", numbers
+    )
 
 
 def _loss(
@@ -214,7 +221,7 @@ def _loss(
             count = assigned.get((epoch.epoch, arm), 0.0)
             if count <= 0.0:
                 continue
-            missing = count - _known(found, arm) - _excluded(found, arm)
+            missing = count - _known(found, arm)
             if epoch.epoch == record.epoch:
                 missing -= count * min(1.0, _lag(epoch, found, newest))
             total[arm] = total.get(arm, 0.0) + count
@@ -230,7 +237,9 @@ def _loss(
         reason = f"requests are missing from the evidence, {arms}, {how}: see the observer's log"
         yield Validity("loss", Outcome.ERROR, reason, numbers)
     else:
-        yield Validity("loss", Outcome.PASS, f"{gone / count:.2%} of {count:.0f} requests are unaccounted", numbers)
+        yield Validity(
+            "loss", Outcome.PASS, f"{gone / count:.2%} of {count:.0f} requests are unaccounted", numbers
+        )
 
 
 def _lag(epoch: EpochRecord, found: Evidence, reported: float) -> float:
@@ -256,13 +265,13 @@ def _age(
     assigned: Mapping[tuple[int, str], float],
     now: float,
 ) -> Iterator[Validity]:
-    """Evidence that stands still while requests come in. A merge's watermark may be a dead source's: not used."""
+    """Evidence that stands still while requests come in. (A merge's watermark may be a dead source's.)"""
     current = record.epochs[-1] if record.epochs else None
     if current is None or not reports:
         return
     found = evidence.get(current.epoch)
     published = current.opened_at if found is None else found.published
-    known = 0.0 if found is None else sum(_known(found, arm) + _excluded(found, arm) for arm in found.arms)
+    known = 0.0 if found is None else sum(_known(found, arm) for arm in ("stable", "candidate"))
     since = sum(count for (epoch, _), count in assigned.items() if epoch == current.epoch) - known
     age = now - published
     numbers = {"age": age, "assigned_since": since}
@@ -280,5 +289,7 @@ def _observers(reports: Sequence[ReplicaReport], now: float) -> Iterator[Validit
     for report in reports:
         recent = sum(1 for at in report.observer_restarts if now - _RESTARTS_WITHIN < at <= now)
         if recent > _RESTARTS:
-            reason = f"the observer of router {report.replica} restarted {recent} times within a minute: see its log"
+            reason = (
+                f"router {report.replica}: its observer restarted {recent} times within a minute, see its log"
+            )
             yield Validity("observer", Outcome.ERROR, reason, {"restarts": float(recent)})

@@ -6,7 +6,8 @@ from 10 µs to 1.8 h at 2 % resolution, ends open (design: gamma 1.02, 1024 int6
 
 from __future__ import annotations
 
-from math import floor, isfinite, log
+from math import exp, floor, isfinite, log
+from sys import float_info
 
 GAMMA = 1.02
 BINS = 1024
@@ -49,8 +50,11 @@ def value_bin(value: float) -> int:
 
 
 def value_of(index: int) -> float:
-    """The geometric middle of a value bin."""
+    """The geometric middle of a value bin; the largest float where it lies beyond."""
     if index == 0:
         return 0.0
-    size = _SMALLEST * float(GAMMA ** (abs(index) - 0.5))
+    try:
+        size = exp(_LOG_SMALLEST + (abs(index) - 0.5) * _LOG_GAMMA)
+    except OverflowError:
+        size = float_info.max
     return size if index > 0 else -size

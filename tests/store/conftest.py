@@ -95,9 +95,10 @@ class Records:
         self, service: str = "fraud", version: int = 1, *, rollout: str = "r1", phase: Phase = Phase.BASELINE
     ) -> RolloutRecord:
         return RolloutRecord(
-            wire="accede.rollout/1", id=rollout, service=service, version=version, stable="42", candidate="43",
-            candidate_digest="d", policy_name="p", policy_hash="h", policy="{}", attempt=0, salt="s",
-            started_by="ada", started_at=1.0, phase=phase, phase_since=1.0, step=None, step_since=1.0,
+            wire="accede.rollout/1", id=rollout, service=service, version=version, stable="42",
+            candidate="43", candidate_digest="d", policy_name="p", policy_hash="h", policy="{}",
+            attempt=0, salt="s", started_by="ada", started_at=1.0,
+            phase=phase, phase_since=1.0, step=None, step_since=1.0,
             epoch=0, epochs=(), reason="begun",
         )  # fmt: skip
 
@@ -143,8 +144,8 @@ class Records:
         return Evidence(
             wire="accede.evidence/1", service=service, rollout=rollout, epoch=epoch, source=source,
             published=10.0 + n, watermark=9.0 + n, arms={"stable": ArmCounts(accounted=n)},
-            open={"stable": 1}, mirror=MirrorCounts(chosen=n, sent=n), latency={"stable": {300: n}}, values={-5: n},
-            labels={"approve": n},
+            open={"stable": 1}, mirror=MirrorCounts(chosen=n, sent=n), latency={"stable": {300: n}},
+            values={-5: n}, labels={"approve": n},
             series={
                 SeriesKey("stable", "", "errors"): series,
                 SeriesKey("stable", "sex=female", "mean"): counts,

@@ -1,0 +1,97 @@
+"""The flags that many verbs share. Precedence: flag, then environment ACCEDE_*, then the default."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_API = "http://127.0.0.1:9090"
+
+
+class Format(StrEnum):
+    """How a verb prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+Output = Annotated[
+    Format, typer.Option("--output", "-o", envvar="ACCEDE_OUTPUT", help="How the result is printed.")
+]
+Api = Annotated[
+    str, typer.Option("--api", envvar="ACCEDE_API", help="Address of the controller's API.", metavar="URL")
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        envvar="ACCEDE_TIMEOUT",
+        min=0.1,
+        help="Seconds to wait for the controller's answer; then exit 5.",
+    ),
+]
+WaitTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        envvar="ACCEDE_TIMEOUT",
+        min=0.1,
+        help="Seconds until it gives up with exit 5. Default: 10, without limit while it waits.",
+    ),
+]
+Service = Annotated[str, typer.Argument(help="Name of the service, as in its file.", show_default=False)]
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why; kept in the audit trail, such as a ticket's number.")
+]
+Actor = Annotated[
+    str,
+    typer.Option(
+        "--as", envvar="ACCEDE_ACTOR", help="Who acts. Default: the name of the login.", metavar="NAME"
+    ),
+]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="ACCEDE_DATA", help="Directory that keeps rollouts and evidence; made if missing."
+    ),
+]
+Services = Annotated[
+    Path,
+    typer.Option(
+        "--services",
+        envvar="ACCEDE_SERVICES",
+        help="Directory of service and policy files.",
+        show_default=False,
+    ),
+]
+Host = Annotated[str, typer.Option("--host", envvar="ACCEDE_HOST", help="Address the proxy listens on.")]
+Port = Annotated[
+    int, typer.Option("--port", envvar="ACCEDE_PORT", min=1, max=65535, help="Port the proxy listens on.")
+]
+ApiHost = Annotated[
+    str, typer.Option("--api-host", envvar="ACCEDE_API_HOST", help="Address the API listens on.")
+]
+ApiPort = Annotated[
+    int,
+    typer.Option("--api-port", envvar="ACCEDE_API_PORT", min=1, max=65535, help="Port the API listens on."),
+]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", envvar="ACCEDE_WORKERS", min=1, max=256, help="Worker processes of the proxy."),
+]
+
+
+def actor_or_login(actor: str) -> str:
+    """Who acts, where no name was given: the login's."""
+    if actor:
+        return actor
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,45 @@
+"""`accede router` and `accede controller`: one plane each, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import ApiHost, ApiPort, Data, Host, Port, Workers
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(router)
+    app.command()(controller)
+
+
+def router(
+    data: Data = Path("accede-data"),
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    workers: Workers = 1,
+) -> None:
+    """Run the proxy: it splits, forwards and mirrors as the controller's routes say."""
+
+
+def controller(
+    services: Annotated[
+        Path | None,
+        typer.Option(
+            "--services",
+            envvar="ACCEDE_SERVICES",
+            help="Directory of service and policy files. Default: none are read.",
+        ),
+    ] = None,
+    data: Data = Path("accede-data"),
+    api_host: ApiHost = "127.0.0.1",
+    api_port: ApiPort = 9090,
+) -> None:
+    """Run the controller: it judges the evidence, decides, and serves the API."""
+    from ..controller.process import ControllerConfig, run_controller
+
+    code = run_controller(ControllerConfig(data=data, services=services, host=api_host, port=api_port))
+    raise typer.Exit(code)

@@ -1,0 +1,115 @@
+"""`accede serve`: both planes on one machine, in one command."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .options import ApiHost, ApiPort, Data, Host, Port, Services, Workers
+
+_PATIENCE = 30.0  # seconds for a plane to be ready; it takes one or two
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(serve)
+
+
+def serve(
+    services: Services,
+    data: Data = Path("accede-data"),
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    api_host: ApiHost = "127.0.0.1",
+    api_port: ApiPort = 9090,
+    workers: Workers = 1,
+) -> None:
+    """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
+    from .supervisor import Plane, run, say
+
+    services, data = services.absolute(), data.absolute()
+    _check(services, data, (host, port, "--port"), (api_host, api_port, "--api-port"))
+    accede = [sys.executable, "-m", "accede"]
+    controller = Plane(
+        "controller",
+        [
+            *accede, "controller", "--services", str(services), "--data", str(data),
+            "--api-host", api_host, "--api-port", str(api_port),
+        ],
+        lambda: _answers(api_host, api_port, "/readyz"),
+    )  # fmt: skip
+    router = Plane(
+        "proxy",
+        [
+            *accede, "router", "--data", str(data), "--host", host, "--port", str(port),
+            "--workers", str(workers),
+        ],
+        lambda: _listens(host, port),
+    )  # fmt: skip
+
+    def ready() -> None:
+        say(f"ready: controller at http://{_reachable(api_host)}:{api_port}")
+        say(f"ready: proxy at http://{_reachable(host)}:{port} ({workers} worker{'s' * (workers > 1)})")
+
+    run([controller, router], _PATIENCE, ready)
+
+
+def _check(services: Path, data: Path, *addresses: tuple[str, int, str]) -> None:
+    """Everything that can be wrong and is quick to see, before anything starts."""
+    from ..errors import FileError, PortInUse, StoreError, UsageError
+    from ..policies.load import load_directory
+    from ..store.open import open_store
+
+    loaded = load_directory(services)
+    if loaded.problems:
+        raise FileError(loaded.problems)
+    if not loaded.services:
+        raise UsageError(f"{services}: no service file in this directory; see `accede schema service`")
+    if addresses[0][1] == addresses[1][1]:
+        raise UsageError(f"--port and --api-port are both {addresses[0][1]}; give each its own")
+    for host, port, flag in addresses:
+        try:
+            with socket.socket(_family(host)) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except OSError as problem:
+            raise PortInUse(
+                f"{host}:{port} cannot be listened on: {problem.strerror}; choose another with {flag}"
+            ) from None
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise StoreError(f"data directory {data}: {problem.strerror}; choose another with --data") from None
+    open_store(str(data)).close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _reachable(host: str) -> str:
+    """The address to ask for what listens on `host`: `any` is asked on the loopback."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  (compared, not bound)
+    return f"[{named}]" if ":" in named and not named.startswith("[") else named
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((_reachable(host).strip("[]"), port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    import httpx
+
+    try:
+        answer: Any = httpx.get(f"http://{_reachable(host)}:{port}{path}", timeout=1.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return bool(answer.status_code == httpx.codes.OK)

@@ -1,0 +1,153 @@
+"""One look: merged evidence in, verdicts out. Pure; the same input gives the same analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ..policies.policy import RolloutPolicy
+from ..store.evidence import Evidence
+from ..store.rollouts import (
+    Analysis,
+    Finding,
+    FrozenConstants,
+    Outcome,
+    ReplicaReport,
+    RolloutRecord,
+    Validity,
+    Verdict,
+)
+from .cells import Cell, cells_of
+from .reading import Levels, Reading, read
+from .sums import View
+from .validity import PREDICTIONS, checks
+from .wording import finding_of, gate_text, verdict_reason
+
+_WORST_FIRST: Final = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
+_DEAD_AFTER: Final = 500  # candidate requests after which a series that nobody fills is an error
+
+
+def analyse(
+    record: RolloutRecord,
+    policy: RolloutPolicy,
+    evidence: Mapping[int, Evidence],
+    reports: tuple[ReplicaReport, ...],
+    now: float,
+    *,
+    intervals: bool = True,
+) -> Analysis:
+    """All verdicts and validity checks at one moment.
+
+    Args:
+        record: with its epochs, and with its constants once the baseline is frozen (no verdict before).
+        policy: the record's own.
+        evidence: epoch -> the sum over all sources.
+        reports: the latest of every replica.
+        now: epoch seconds.
+        intervals: False leaves intervals out of findings; no decision needs them.
+    """
+    validity = checks(record, policy, evidence, reports, now)
+    verdicts: tuple[Verdict, ...] = ()
+    if record.constants is not None:
+        verdicts = _verdicts(record, record.constants, policy, evidence, validity, intervals=intervals)
+    candidate, stable = _exposure(record, evidence)
+    return Analysis(now, verdicts, validity, candidate, stable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    cell: Cell
+    reading: Reading
+    finding: Finding
+
+
+def _verdicts(
+    record: RolloutRecord,
+    constants: FrozenConstants,
+    policy: RolloutPolicy,
+    evidence: Mapping[int, Evidence],
+    validity: tuple[Validity, ...],
+    *,
+    intervals: bool,
+) -> tuple[Verdict, ...]:
+    view = View(record, constants, evidence)
+    levels = Levels.of(policy, record)
+    blocked = {check.check: check for check in validity if check.outcome is not Outcome.PASS}
+    judged: dict[tuple[int, str], list[_Judged]] = {}
+    for cell in cells_of(policy, constants):
+        reading = _blocked(cell, blocked)
+        if reading is None:
+            reading = read(cell, view, policy, constants, levels, intervals=intervals)
+            reading = _not_dead(cell, reading, view)
+        finding = finding_of(cell, reading, constants, view)
+        judged.setdefault((cell.index, cell.place), []).append(_Judged(cell, reading, finding))
+    return tuple(_verdict(policy, found) for found in judged.values())
+
+
+def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
+    """What a validity check says about a gate before anything is computed."""
+    if "extractor" in blocked and cell.gate.metric.startswith(PREDICTIONS):
+        return Reading(Outcome.ERROR, blocked["extractor"].reason)
+    if "coverage" in blocked and cell.place == "shadow":
+        return Reading(Outcome.INCONCLUSIVE, blocked["coverage"].reason)
+    return None
+
+
+def _not_dead(cell: Cell, reading: Reading, view: View) -> Reading:
+    """A gate that only watches for harm must see something: silence there would look like no harm."""
+    if (
+        cell.gate.require != "no-harm"
+        or cell.group
+        or reading.n_candidate > 0
+        or reading.outcome is Outcome.ERROR
+    ):
+        return reading
+    seen = sum(_candidates(found, cell.place) for _, _, found in view.epochs(cell.place))
+    if seen < _DEAD_AFTER or view.filled(cell.place, cell.group, cell.series):
+        return reading
+    reason = f"{seen} requests of the candidate were analysed and none has it: it is not measured"
+    return Reading(Outcome.ERROR, reason)
+
+
+def _verdict(policy: RolloutPolicy, judged: list[_Judged]) -> Verdict:
+    """The worst finding decides. A group too small to prove is only watched: it may fail, not hold."""
+    first = judged[0].cell
+    deciding = [
+        one for one in judged if not one.cell.watched or one.reading.outcome is Outcome.FAIL
+    ] or judged
+    outcome = min((one.reading.outcome for one in deciding), key=_WORST_FIRST.index)
+    proven = outcome is Outcome.PASS and all(one.reading.proven_last for one in deciding)
+    worst = [one.finding for one in deciding if one.reading.outcome is outcome]
+    return Verdict(
+        gate=gate_text(first.gate),
+        index=first.index,
+        place=first.place,
+        outcome=outcome,
+        reason=verdict_reason(outcome, worst),
+        findings=tuple(one.finding for one in judged),
+        on_fail=first.gate.on_fail or policy.on_fail,
+        require=first.gate.require,
+        proven_last_weight=proven,
+    )
+
+
+def _exposure(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> tuple[int, int]:
+    """Requests of the candidate and of stable in the current step."""
+    candidate = stable = 0
+    for epoch in record.epochs:
+        found = evidence.get(epoch.epoch)
+        if found is None or epoch.step != record.step:
+            continue
+        if epoch.place != "baseline":
+            candidate += _candidates(found, epoch.place)
+        counts = found.arms.get("stable")
+        stable += counts.accounted if counts is not None else 0
+    return candidate, stable
+
+
+def _candidates(found: Evidence, place: str) -> int:
+    if place == "shadow":
+        return found.mirror.paired
+    counts = found.arms.get("candidate")
+    return counts.accounted if counts is not None else 0

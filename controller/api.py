@@ -1,0 +1,389 @@
+"""The HTTP API under /api/v1: everything the command does, for the command and for everything else.
+
+Acts go straight through to the store, not through the loop, so an abort is written when it is answered.
+Errors are `{"error": {"kind", "message", "exit_code"}}`. Without tokens it listens on loopback only, and
+answers only requests that name a loopback host and send JSON: a page in a browser can do neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .. import __version__
+from ..errors import (
+    AccedeError,
+    Conflict,
+    FileError,
+    NotFound,
+    NotSupportedYet,
+    StaleWrite,
+    StoreError,
+    UsageError,
+)
+from ..store.protocol import Store
+from ..store.rollouts import RolloutRecord
+from .acting import Acts
+from .explain import Explanation, explain
+from .files import ServiceFiles
+from .loop import Loop
+from .openapi import Operation, document
+from .performing import merged
+from .views import (
+    DecisionLine,
+    History,
+    RolloutLine,
+    RolloutView,
+    ServiceView,
+    decision_lines,
+    rollout_line,
+    rollout_view,
+    service_view,
+)
+
+MAX_BODY: Final = 2**20  # bytes; a policy of any sense is a hundredth of it
+ALIVE_WITHIN: Final = 5.0  # seconds since the loop's last round
+_AUDIT_LIMIT: Final = 10_000
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+
+Body = TypeVar("Body", bound=BaseModel)
+Text = Annotated[str, Field(max_length=1000)]
+
+log = structlog.get_logger("accede.controller")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ActRequest(_Request):
+    """Who acts and why."""
+
+    actor: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Text = ""
+
+
+class PromoteRequest(ActRequest):
+    """`full`: to the end instead of to the next step."""
+
+    full: bool = False
+
+
+class StartRequest(ActRequest):
+    """A start. The policy: its name, or its text with the file it is from, or the one the service names."""
+
+    candidate: Annotated[str, Field(min_length=1, max_length=200)]
+    policy: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    policy_text: str | None = None
+    policy_file: Text = "policy.yaml"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong. `exit_code`: what a command ends with."""
+
+    kind: str
+    message: str
+    exit_code: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The body of every error."""
+
+    error: Failure
+
+
+class Services(msgspec.Struct, frozen=True):
+    """All services by name; `problems`: what is wrong in the files."""
+
+    services: tuple[ServiceView, ...]
+    problems: tuple[str, ...]
+
+
+class Rollouts(msgspec.Struct, frozen=True):
+    """Rollouts, oldest first."""
+
+    rollouts: tuple[RolloutLine, ...]
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """One explanation and the list of decisions to choose from."""
+
+    explanation: Explanation
+    decisions: tuple[DecisionLine, ...]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`ok`, and otherwise why not."""
+
+    ok: bool
+    reason: str = ""
+
+
+_SERVICE = "/api/v1/services/{service}"
+OPERATIONS: Final = (
+    Operation("GET", "/api/v1/services", "All services", Services),
+    Operation("GET", "/api/v1/rollouts", "All rollouts", Rollouts, query=(("service", "string"),)),
+    Operation("POST", f"{_SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201),
+    Operation("GET", f"{_SERVICE}/rollout", "The newest rollout", RolloutView, query=(("id", "string"),)),
+    Operation("POST", f"{_SERVICE}/rollout/pause", "Stay, with traffic as it is", RolloutView, ActRequest),
+    Operation("POST", f"{_SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest),
+    Operation("POST", f"{_SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
+    Operation("POST", f"{_SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
+    Operation("GET", f"{_SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
+    Operation("GET", f"{_SERVICE}/explain", "Why", Explained,
+              query=(("id", "string"), ("number", "integer"))),
+    Operation("GET", "/healthz", "The process answers", Health),
+    Operation("GET", "/readyz", "The store answers and the loop runs", Health),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the API works with."""
+
+    store: Store
+    files: ServiceFiles
+    acts: Acts
+    loop: Loop
+    clock: Callable[[], float] = time.time
+
+
+def application(desk: Desk) -> Starlette:
+    """The ASGI application."""
+    endpoints = _Endpoints(desk)
+    by_operation: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "GET /api/v1/services": endpoints.services,
+        "GET /api/v1/rollouts": endpoints.rollouts,
+        f"POST {_SERVICE}/rollouts": endpoints.start,
+        f"GET {_SERVICE}/rollout": endpoints.rollout,
+        f"POST {_SERVICE}/rollout/pause": endpoints.pause,
+        f"POST {_SERVICE}/rollout/resume": endpoints.resume,
+        f"POST {_SERVICE}/rollout/promote": endpoints.promote,
+        f"POST {_SERVICE}/rollout/abort": endpoints.abort,
+        f"GET {_SERVICE}/history": endpoints.history,
+        f"GET {_SERVICE}/explain": endpoints.explain,
+        "GET /healthz": endpoints.healthz,
+        "GET /readyz": endpoints.readyz,
+    }
+    routes = [
+        Route(one.path, _guarded(by_operation[f"{one.method} {one.path}"]), methods=[one.method])
+        for one in OPERATIONS
+    ]
+    described = msgspec.json.encode(document(OPERATIONS, Failed, __version__))
+
+    async def openapi(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    routes.append(Route("/openapi.json", _guarded(openapi), methods=["GET"]))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _not_ours})
+
+
+class _Endpoints:
+    """One coroutine per operation; everything that touches the store runs in a thread."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def services(self, _: Request) -> Response:
+        return _answer(await run_in_threadpool(self._services))
+
+    async def rollouts(self, request: Request) -> Response:
+        records = await run_in_threadpool(self._desk.store.rollouts, request.query_params.get("service"))
+        return _answer(Rollouts(tuple(rollout_line(record) for record in records)))
+
+    async def start(self, request: Request) -> Response:
+        body = await _body(request, StartRequest)
+        record = await run_in_threadpool(
+            self._desk.acts.start,
+            request.path_params["service"],
+            body.candidate,
+            body.actor,
+            policy=body.policy,
+            policy_text=body.policy_text,
+            policy_file=body.policy_file,
+            reason=body.reason,
+        )
+        return _answer(await run_in_threadpool(self._view, record), 201)
+
+    async def rollout(self, request: Request) -> Response:
+        record = await run_in_threadpool(self._record, request)
+        return _answer(await run_in_threadpool(self._view, record))
+
+    async def pause(self, request: Request) -> Response:
+        return await self._act(request, self._desk.acts.pause)
+
+    async def resume(self, request: Request) -> Response:
+        return await self._act(request, self._desk.acts.resume)
+
+    async def abort(self, request: Request) -> Response:
+        return await self._act(request, self._desk.acts.abort)
+
+    async def promote(self, request: Request) -> Response:
+        body = await _body(request, PromoteRequest)
+        service = request.path_params["service"]
+        record = await run_in_threadpool(
+            self._desk.acts.promote, service, body.actor, body.reason, full=body.full
+        )
+        return _answer(await run_in_threadpool(self._view, record))
+
+    async def history(self, request: Request) -> Response:
+        service = request.path_params["service"]
+        limit = _integer(request, "limit") or 200
+        if not 1 <= limit <= _AUDIT_LIMIT:
+            raise UsageError(f"limit is {limit}; allowed: 1 to {_AUDIT_LIMIT}")
+        entries = await run_in_threadpool(self._desk.store.audit, service, limit)
+        if not entries and service not in self._desk.files.known:
+            raise NotFound(f"no service {service!r}")
+        return _answer(History(service, entries))
+
+    async def explain(self, request: Request) -> Response:
+        record = await run_in_threadpool(self._record, request)
+        decisions = await run_in_threadpool(self._desk.store.decisions, record.id)
+        explanation = explain(record, decisions, _integer(request, "number"))
+        return _answer(Explained(explanation, decision_lines(decisions)))
+
+    async def healthz(self, _: Request) -> Response:
+        return _answer(Health(ok=True))
+
+    async def readyz(self, _: Request) -> Response:
+        await run_in_threadpool(self._desk.store.revision)
+        beat = self._desk.loop.beat
+        if beat is None or time.monotonic() - beat > ALIVE_WITHIN:
+            return _answer(Health(ok=False, reason="the loop has not finished a round lately"), 503)
+        return _answer(Health(ok=True))
+
+    async def _act(self, request: Request, act: Callable[[str, str, str], RolloutRecord]) -> Response:
+        body = await _body(request, ActRequest)
+        record = await run_in_threadpool(act, request.path_params["service"], body.actor, body.reason)
+        return _answer(await run_in_threadpool(self._view, record))
+
+    def _record(self, request: Request) -> RolloutRecord:
+        """The rollout of `id`, or the service's newest."""
+        service, rollout = request.path_params["service"], request.query_params.get("id")
+        records = self._desk.store.rollouts(service)
+        found = [record for record in records if rollout in (None, record.id)]
+        if not found:
+            what = f"no rollout {rollout!r}" if rollout else "no rollout; start one first"
+            raise NotFound(f"service {service!r} has {what}")
+        return found[-1]
+
+    def _view(self, record: RolloutRecord) -> RolloutView:
+        store = self._desk.store
+        route = next((one for one in store.routes().routes if one.service == record.service), None)
+        evidence = merged(store.evidence(record.service, record.id))
+        return rollout_view(record, route, evidence, store.reports(), self._desk.clock())
+
+    def _services(self) -> Services:
+        store, files = self._desk.store, self._desk.files
+        routes, reports = store.routes(), store.reports()
+        by_name = {route.service: route for route in routes.routes}
+        views = [
+            service_view(
+                name,
+                files.known.get(name),
+                by_name.get(name),
+                store.rollout(name),
+                reports,
+                self._desk.loop.problems.get(name) or routes.broken.get(name),
+            )
+            for name in sorted(set(files.known) | set(by_name) | set(routes.broken))
+        ]
+        return Services(tuple(views), tuple(str(problem) for problem in files.problems))
+
+
+def _guarded(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Refuse what a browser could be tricked into, and turn every error into its body."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            _refuse_foreign(request)
+            return await endpoint(request)
+        except AccedeError as problem:
+            return _failure(type(problem).__name__, str(problem), problem.exit_code, _http_code(problem))
+        except ClientDisconnect:
+            return _failure("UsageError", "the request was not complete", 2, 400)
+        except Exception as problem:
+            log.exception("an API call failed", path=request.url.path)
+            message = f"an unexpected fault ({type(problem).__name__}); see the controller's log"
+            return _failure("AccedeError", message, 1, 500)
+
+    return answer
+
+
+async def _not_ours(request: Request, problem: Exception) -> Response:
+    code = problem.status_code if isinstance(problem, HTTPException) else 500
+    what = "no such path" if code == 404 else "not allowed here"  # noqa: PLR2004
+    return _failure("NotFound", f"{request.method} {request.url.path}: {what}; see /openapi.json", 1, code)
+
+
+def _refuse_foreign(request: Request) -> None:
+    host = request.headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
+    if name not in _LOOPBACK:
+        raise UsageError("this API answers requests to a loopback address only; use http://127.0.0.1")
+    if request.method == "POST":
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise UsageError("the body must be JSON; send content-type: application/json")
+
+
+async def _body(request: Request, model: type[Body]) -> Body:
+    """The request's body, bounded and validated. Raises UsageError naming each wrong key."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY:
+            raise UsageError(f"the body is larger than {MAX_BODY} bytes")
+    try:
+        return model.model_validate_json(bytes(data))
+    except ValidationError as problem:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc']) or 'body'}: {one['msg']}"
+            for one in problem.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise UsageError(f"the request is wrong: {wrong}") from None
+
+
+def _integer(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:  # noqa: PLR2004  (no number of ours is larger)
+        raise UsageError(f"{name} must be a whole number")
+    return int(text)
+
+
+def _answer(value: Any, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), code, media_type="application/json")
+
+
+def _failure(kind: str, message: str, exit_code: int, code: int) -> Response:
+    return _answer(Failed(Failure(kind, message, exit_code)), code)
+
+
+def _http_code(problem: AccedeError) -> int:
+    """The HTTP status of an error, by its kind; the first that fits."""
+    codes: tuple[tuple[type[AccedeError], int], ...] = (
+        (StaleWrite, 409),
+        (StoreError, 503),
+        (NotFound, 404),
+        (Conflict, 409),
+        (NotSupportedYet, 501),
+        (FileError, 422),
+        (UsageError, 400),
+    )
+    return next((code for kind, code in codes if isinstance(problem, kind)), 500)

@@ -1,0 +1,360 @@
+"""Freezing: what epoch 0 fixes for the whole rollout, and what each epoch fixes when it opens.
+
+Everything that a test is tuned or scaled by comes from stable alone, before the candidate was seen, and is
+never recomputed for the same epoch. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import floor, log, sqrt
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, Final
+
+import numpy as np
+
+from ..policies.metrics import with_default_margins
+from ..policies.policy import Gate, RolloutPolicy
+from ..policies.quantities import Comparison
+from ..policies.service import ModelService
+from ..store.evidence import Evidence, SeriesKey
+from ..store.histogram import BINS, GAMMA, bin_of, edge, value_of
+from ..store.measurement import SlicePlan, group_names
+from ..store.rollouts import FrozenConstants
+from .cells import SERIES, harm_ratio, quantile_of
+from .stats.histogram import quantile, snapped_margin
+from .stats.result import NotComputable
+from .sums import Sums, sums_of
+
+FEWEST_FOR_AN_EPOCH: Final = 1000.0
+"""Stable's observations in the epoch before, below which an epoch keeps the baseline's constants."""
+
+_UNEXTRACTED: Final = 0.01
+_FEWEST_EVENTS: Final = 10.0
+_MAX_CLASSES: Final = 20
+_LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
+_LEAST_SPAN: Final = 1e-6
+_EXTRACTED: Final = ("mean", "selected", "bin", "agreement", "missing")
+
+_OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    ">=": ge, ">": gt, "<=": le, "<": lt, "==": eq, "!=": ne,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """Why the baseline cannot be frozen yet."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """Stable's raw numeric predictions of epoch 0: sorted values (bin middles) and how often each came."""
+
+    value: tuple[float, ...]
+    count: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.count)
+
+
+def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> FrozenConstants | NotReady:
+    """The constants of a rollout from the merged evidence of epoch 0, or why there are none yet."""
+    gates = [with_default_margins(gate) for gate in policy.gates]
+    counts = baseline.arms.get("stable")
+    requests = counts.accounted - counts.unassignable if counts is not None else 0
+    if requests < policy.baseline.requests:
+        return NotReady(f"{policy.baseline.requests - requests} more requests of stable")
+    wanted = {SERIES.get(gate.metric, gate.metric) for gate in gates}
+    values = _Values(
+        tuple(value_of(index) for index in sorted(baseline.values)),
+        tuple(baseline.values[index] for index in sorted(baseline.values)),
+    )
+    problem = _extraction_problem(wanted, service, baseline, values)
+    if problem is not None:
+        return NotReady(problem)
+    limits = _limits(service, values)
+    edges = _edges(values, limits) if limits is not None and "bin" in wanted else ()
+    classes = _classes(baseline.labels) if service.prediction.type != "number" else ()
+    shares = _shares(values, limits, edges) if not classes else _class_shares(baseline.labels, classes)
+    groups = _groups(gates, service, baseline)
+    quantiles = _quantiles(wanted, baseline)
+    if isinstance(quantiles, NotReady):
+        return quantiles
+    centres, deviations = _moments(gates, tuple(groups), service, baseline, values, limits, shares)
+    return FrozenConstants(
+        limits=limits,
+        centres=centres,
+        deviations=deviations,
+        quantiles=quantiles,
+        edges=edges,
+        classes=classes,
+        shares=shares,
+        requests=requests,
+        autocorrelation_time=_autocorrelation(baseline),
+        groups=groups,
+        sticky=service.unit.sticky,
+        min_coverage=service.mirror.min_coverage,
+    )
+
+
+def epoch_constants(
+    policy: RolloutPolicy, constants: FrozenConstants, previous: Evidence | None
+) -> tuple[dict[str, float], dict[str, tuple[int, int, int]]]:
+    """(centres, thresholds) of the epoch about to open: stable's in the one before, where it saw enough.
+
+    Thresholds: latency metric -> bins at stable's quantile, at the margin of harm and at the whole margin.
+    """
+    centres = {key: _recent_mean(previous, key, value) for key, value in constants.centres.items()}
+    thresholds: dict[str, tuple[int, int, int]] = {}
+    for gate in policy.gates:
+        gate = with_default_margins(gate)  # noqa: PLW2901 (the same gate, complete)
+        if gate.metric.startswith("latency.") and gate.max_ratio is not None:
+            over = _recent_quantile(previous, gate.metric, bin_of(constants.quantiles[gate.metric]))
+            whole = snapped_margin(gate.max_ratio - 1.0, gamma=GAMMA)
+            bins = 1 if isinstance(whole, NotComputable) else whole.bins
+            over = min(over, BINS - 1 - bins)
+            thresholds[gate.metric] = (over, over + _harm_bins(gate, bins), over + bins)
+    return centres, thresholds
+
+
+def _harm_bins(gate: Gate, bins: int) -> int:
+    if gate.require == "no-harm" or gate.harm_at is not None:
+        return min(bins, floor(log(harm_ratio(gate)) / log(GAMMA) + 1e-9))
+    return bins // 2
+
+
+def _recent_mean(previous: Evidence | None, key: str, frozen: float) -> float:
+    metric, _, group = key.partition("|")
+    sums = _stable(previous, metric, group)
+    if sums is None or sums.n.sum() < FEWEST_FOR_AN_EPOCH:
+        return frozen
+    return min(1.0, max(0.0, float(sums.y.sum() / sums.n.sum())))
+
+
+def _recent_quantile(previous: Evidence | None, metric: str, frozen: int) -> int:
+    if previous is None or sum(previous.latency.get("stable", {}).values()) < FEWEST_FOR_AN_EPOCH:
+        return frozen
+    got = quantile(_dense(previous), quantile_of(metric))
+    return frozen if isinstance(got, NotComputable) else got
+
+
+def _stable(evidence: Evidence | None, metric: str, group: str = "") -> Sums | None:
+    """Stable's sums of a series; broken ones are no reference (the analysis calls them an error)."""
+    sums = None if evidence is None else sums_of(evidence, SeriesKey("stable", group, metric))
+    return sums if isinstance(sums, Sums) else None
+
+
+def _dense(evidence: Evidence) -> list[int]:
+    counts = [0] * BINS
+    for index, count in evidence.latency.get("stable", {}).items():
+        counts[min(max(index, 0), BINS - 1)] += count
+    return counts
+
+
+def _extraction_problem(
+    wanted: set[str], service: ModelService, baseline: Evidence, values: _Values
+) -> str | None:
+    if not wanted.intersection(_EXTRACTED):
+        return None
+    sums = _stable(baseline, "extraction")
+    if sums is not None and sums.n.sum() > 0.0:
+        share = float(sums.y.sum() / sums.n.sum())
+        if share > _UNEXTRACTED:
+            return f"predictions: the path under `prediction` found none in {share:.1%} of stable's answers"
+    needed = wanted.intersection({"mean", "bin", "selected"})
+    if needed and not values.total and not baseline.labels:
+        return "predictions of stable: none was seen in the baseline"
+    if "mean" in needed and service.prediction.type != "number":
+        return "a numeric prediction: `prediction.mean` needs `type: number` in the service's file"
+    return None
+
+
+def _limits(service: ModelService, values: _Values) -> tuple[float, float] | None:
+    """The declared range, else what stable showed, widened by half its span on each side."""
+    if service.prediction.type != "number":
+        return None
+    if service.prediction.range is not None:
+        return service.prediction.range
+    if not values.total:
+        return None
+    low, high = values.value[0], values.value[-1]
+    # The middles of 2% bins stand for what is in them; a constant needs room as well.
+    span = max(high - low, 0.1 * max(abs(low), abs(high)), _LEAST_SPAN)
+    return low - span / 2.0, high + span / 2.0
+
+
+def _scaled(value: float, limits: tuple[float, float]) -> float:
+    return min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
+
+
+def _bounds(value: float) -> tuple[float, float]:
+    """The range of raw values that one value bin's middle stands for."""
+    half = sqrt(GAMMA)
+    if value == 0.0:
+        return -_LEAST_SPAN, _LEAST_SPAN
+    return (value / half, value * half) if value > 0.0 else (value * half, value / half)
+
+
+def _edges(values: _Values, limits: tuple[float, float]) -> tuple[float, ...]:
+    """Inner edges at stable's deciles. Equal ones merge; a value that holds several gets a bin of its own."""
+    found: dict[int, int] = {}
+    below = np.cumsum(values.count)
+    for tenth in range(1, 10):
+        at = int(np.searchsorted(below, below[-1] * tenth / 10 * (1 - 1e-12))) if values.total else 0
+        found[at] = found.get(at, 0) + 1
+    edges: set[float] = set()
+    for at, deciles in found.items() if values.total else ():
+        low, high = _bounds(values.value[at])
+        edges.update(
+            {_scaled(low, limits), _scaled(high, limits)} if deciles > 1 else {_scaled(high, limits)}
+        )
+    return tuple(sorted(e for e in edges if 0.0 < e < 1.0))
+
+
+def _classes(labels: Mapping[str, int]) -> tuple[str, ...]:
+    total = sum(labels.values())
+    common = [label for label, count in labels.items() if label != "other" and count >= _LEAST_CLASS * total]
+    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:_MAX_CLASSES])
+
+
+def _shares(
+    values: _Values, limits: tuple[float, float] | None, edges: tuple[float, ...]
+) -> dict[str, float]:
+    if limits is None or not edges:
+        return {}
+    scaled = [_scaled(value, limits) for value in values.value]
+    bins = np.bincount(np.searchsorted(edges, scaled, side="right"), values.count, len(edges) + 1)
+    return {f"bin.{k}": float(count / values.total) for k, count in enumerate(bins)}
+
+
+def _class_shares(labels: Mapping[str, int], classes: tuple[str, ...]) -> dict[str, float]:
+    total = sum(labels.values())
+    shares = {f"bin.{k}": labels[label] / total for k, label in enumerate(classes)}
+    return {**shares, "bin.other": max(0.0, 1.0 - sum(shares.values()))}
+
+
+def _groups(gates: list[Gate], service: ModelService, baseline: Evidence) -> dict[str, float]:
+    """Every named group of the slices that gates ask for, with its share of stable's requests."""
+    groups: dict[str, float] = {}
+    for name in dict.fromkeys(gate.by for gate in gates if gate.by is not None):
+        written = service.slices.get(name)
+        if written is None:
+            continue
+        planned = SlicePlan(name=name, path=written.path or "", values=written.values, bins=written.bins)
+        for group in (f"{name}={one}" for one in group_names(planned) if one != "other"):
+            groups[group] = _group_share(gates, name, group, baseline)
+    return groups
+
+
+def _group_share(gates: list[Gate], name: str, group: str, baseline: Evidence) -> float:
+    """0 for a group nobody saw; 1, which is never small, where the baseline kept no sums by group."""
+    for metric in (SERIES.get(gate.metric, gate.metric) for gate in gates if gate.by == name):
+        whole, part = _stable(baseline, metric), _stable(baseline, metric, group)
+        if whole is not None and whole.n.sum() > 0.0:
+            return float(part.n.sum() / whole.n.sum()) if part is not None else 0.0
+    return 1.0
+
+
+def _quantiles(wanted: set[str], baseline: Evidence) -> dict[str, float] | NotReady:
+    quantiles: dict[str, float] = {}
+    for metric in sorted(name for name in wanted if name.startswith("latency.")):
+        got = quantile(_dense(baseline), quantile_of(metric))
+        if isinstance(got, NotComputable):
+            return NotReady(f"a {metric} of stable: {got.reason}")
+        quantiles[metric] = edge(got)
+    return quantiles
+
+
+def _moments(
+    gates: list[Gate],
+    groups: tuple[str, ...],
+    service: ModelService,
+    baseline: Evidence,
+    values: _Values,
+    limits: tuple[float, float] | None,
+    shares: Mapping[str, float],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and sd of stable's y, "metric|group" each: the group's own, else all requests', else by values."""
+    centres: dict[str, float] = {}
+    deviations: dict[str, float] = {}
+    for gate in gates:
+        metric = SERIES.get(gate.metric, gate.metric)
+        if metric == "agreement":
+            continue
+        mine = [group for group in groups if group.startswith(f"{gate.by}=")] if gate.by is not None else []
+        for series in tuple(shares) if metric == "bin" else (metric,):
+            overall = _observed(baseline, series, "") or _expected(
+                series, service, baseline, values, limits, shares
+            )
+            for group in ("", *mine):
+                mean, deviation = _observed(baseline, series, group) or overall
+                centres[f"{series}|{group}"], deviations[f"{series}|{group}"] = mean, deviation
+    return centres, deviations
+
+
+def _observed(baseline: Evidence, metric: str, group: str) -> tuple[float, float] | None:
+    sums = _stable(baseline, metric, group)
+    if sums is None or sums.n.sum() <= 1.0:
+        return None
+    n = float(sums.n.sum())
+    mean = min(1.0, max(0.0, float(sums.y.sum()) / n))
+    return mean, sqrt(max(0.0, float(sums.square.sum()) / n - mean * mean))
+
+
+def _expected(
+    series: str,
+    service: ModelService,
+    baseline: Evidence,
+    values: _Values,
+    limits: tuple[float, float] | None,
+    shares: Mapping[str, float],
+) -> tuple[float, float]:
+    """From the histogram of single predictions, where the baseline could not keep the series itself."""
+    if series == "mean" and limits is not None and values.total:
+        y = np.array([_scaled(value, limits) for value in values.value])
+        weight = np.array(values.count) / values.total
+        mean = float(y @ weight)
+        return mean, sqrt(max(0.0, float((y - mean) ** 2 @ weight)))
+    if series in shares:
+        rate = shares[series]
+    elif series == "selected":
+        rate = _selected(service.prediction.selected, baseline, values)
+    else:
+        rate = 0.0
+    return rate, sqrt(rate * (1.0 - rate))
+
+
+def _selected(selected: Comparison | None, baseline: Evidence, values: _Values) -> float:
+    if selected is None:
+        return 0.5
+    chosen = _OPERATORS[selected.operator]
+    if baseline.labels:
+        hit = sum(count for label, count in baseline.labels.items() if chosen(label, str(selected.operand)))
+        return hit / sum(baseline.labels.values())
+    if not values.total:
+        return 0.5
+    operand = float(selected.operand)
+    hit = sum(
+        count for value, count in zip(values.value, values.count, strict=True) if chosen(value, operand)
+    )
+    return hit / values.total
+
+
+def _autocorrelation(baseline: Evidence) -> float:
+    """How many requests are worth one: variance of stable's error counts between batches over binomial.
+
+    1 where epoch 0 saw too few errors to tell.
+    """
+    sums = _stable(baseline, "errors")
+    if sums is None or float(sums.y.sum()) < _FEWEST_EVENTS:
+        return 1.0
+    filled = sums.n > 0.0
+    n, y = sums.n[filled], sums.y[filled]
+    rate = float(y.sum() / n.sum())
+    if n.size < _FEWEST_EVENTS or rate >= 1.0:
+        return 1.0
+    return max(1.0, float(np.mean((y - rate * n) ** 2 / (n * rate * (1.0 - rate)))))

@@ -1,0 +1,186 @@
+"""The controller as a process: files, store, loop and API, started in order and stopped together."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+
+from ..errors import AccedeError, Conflict, FileError, NotSupportedYet, PortInUse, StoreError, UsageError
+from ..store.open import open_store
+from ..store.protocol import Store
+from .acting import Acts
+from .api import Desk, application
+from .files import ServiceFiles
+from .looking import Engine, statistics
+from .loop import Loop
+
+LOCK_NAME: Final = "controller.lock"
+_BACKLOG: Final = 128
+_DRAIN: Final = 3  # seconds for answers under way when the process is asked to end
+
+log = structlog.get_logger("accede.controller")
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """Where to listen, what to look after. `store` None: the store in the data directory.
+
+    `services` None: no files; the controller looks after what the store knows.
+    """
+
+    data: Path
+    services: Path | None = None
+    store: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8321
+
+
+def run_controller(config: ControllerConfig, engine: Callable[[], Engine] = statistics) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. What keeps it from starting is one line on stderr."""
+    _log_to_stderr()
+    try:
+        with _listening(config) as listener, _locked(config.data), _store(config) as store:
+            files = _files(config, store)
+            _serve(config, listener, store, files, engine())
+    except AccedeError as problem:
+        print(f"accede controller: {problem}", file=sys.stderr)  # noqa: T201  (the one line for the user)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _serve(
+    config: ControllerConfig, listener: socket.socket, store: Store, files: ServiceFiles, engine: Engine
+) -> None:
+    loop = Loop(store, files, engine)
+    desk = Desk(store, files, Acts(store, files, engine), loop)
+    stop = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,), name="loop", daemon=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(desk),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_DRAIN,
+        )
+    )
+    thread.start()
+    host, port = listener.getsockname()[:2]
+    log.info("controller serves", host=host, port=port, services=len(files.known), data=str(config.data))
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        # A round under way ends by itself; should it hang in the store, the process ends without it,
+        # which is as safe as a kill.
+        thread.join(_DRAIN)
+        log.info("controller ends")
+
+
+@contextmanager
+def _listening(config: ControllerConfig) -> Iterator[socket.socket]:
+    """The API's socket. Raises NotSupportedYet beyond loopback, PortInUse."""
+    if not _is_loopback(config.host):
+        raise NotSupportedYet(
+            f"the API cannot listen on {config.host}: without tokens it listens on loopback only, and "
+            "tokens are not supported yet; use 127.0.0.1"
+        )
+    if not 0 <= config.port <= 65535:  # noqa: PLR2004
+        raise UsageError(f"port {config.port} does not exist; allowed: 0 to 65535")
+    host = "127.0.0.1" if config.host == "localhost" else config.host
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, config.port))
+            listener.listen(_BACKLOG)
+        except OSError as problem:
+            raise PortInUse(
+                f"the API cannot listen on {host}:{config.port}: {problem.strerror}; "
+                "end what uses it, or choose another port"
+            ) from problem
+        yield listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """The data directory, made where it is missing, held by this controller alone until it ends.
+
+    The kernel lets go of the lock with the process, also after kill -9. Raises StoreError, Conflict.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise StoreError(
+            f"data directory {data}: {problem.strerror}; it must be a directory that this user may write"
+        ) from problem
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise Conflict(
+                f"another controller runs on this data directory ({data}, process {holder}); end it first"
+            ) from problem
+        with suppress(OSError):  # the number is for the message above only
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _store(config: ControllerConfig) -> Iterator[Store]:
+    store = open_store(config.store or str(config.data))
+    try:
+        yield store
+    finally:
+        with suppress(AccedeError):
+            store.close()
+
+
+def _files(config: ControllerConfig, store: Store) -> ServiceFiles:
+    """The declared files. A bad one affects its service only; with nothing to serve at all it is an error."""
+    files = ServiceFiles(config.services)
+    if files.problems and not files.known and not store.routes().routes:
+        raise FileError(files.problems)
+    for problem in files.problems:
+        log.warning("a file cannot be used", problem=str(problem))
+    return files
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

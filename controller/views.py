@@ -1,0 +1,291 @@
+"""What the API shows: services and rollouts as a command prints them. Built from records, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ..policies.policy import RolloutPolicy, Step
+from ..policies.service import ModelService
+from ..store.evidence import Evidence, MirrorCounts
+from ..store.rollouts import (
+    Analysis,
+    AuditEntry,
+    Decision,
+    Hold,
+    Phase,
+    ReplicaReport,
+    RolloutRecord,
+    Validity,
+    Verdict,
+)
+from ..store.routes import WHOLE, ServiceRoute
+from .conditions import missing_to_advance
+from .explain import why
+from .looking import policy_of
+from .measuring import baseline_requests
+
+
+class StepView(msgspec.Struct, frozen=True):
+    """One step of the policy. `state`: done, now or next. `text`: as in `canary 5%, until gates`."""
+
+    number: int
+    place: str
+    share: float
+    state: str
+    text: str
+    seconds: float
+    requests: int
+    deadline: float | None
+
+
+class GateView(msgspec.Struct, frozen=True):
+    """One gate's latest verdict and the sentence that explains it."""
+
+    sentence: str
+    verdict: Verdict
+
+
+class RolloutView(msgspec.Struct, frozen=True):
+    """One rollout as it stands. `exit_code`: what a command that waits for it ends with (0, 3, 4).
+
+    `weight`: the candidate's share of users now, 0..1. `needs`: what the current step still lacks.
+    `replicas`: router -> generation in force there; `generation` is the one that should be.
+    """
+
+    id: str
+    service: str
+    stable: str
+    candidate: str
+    phase: Phase
+    phase_since: float
+    reason: str
+    exit_code: int
+    policy: str
+    policy_hash: str
+    attempt: int
+    started_by: str
+    started_at: float
+    ended_at: float | None
+    step: int | None
+    steps: tuple[StepView, ...]
+    weight: float
+    mirrored: float
+    needs: tuple[str, ...]
+    next_step: str
+    hold: Hold | None
+    override: str | None
+    gates: tuple[GateView, ...]
+    validity: tuple[Validity, ...]
+    looked_at: float | None
+    candidate_requests: int
+    stable_requests: int
+    mirror: MirrorCounts | None
+    generation: int
+    replicas: dict[str, int]
+
+
+class RolloutLine(msgspec.Struct, frozen=True):
+    """One rollout in a list."""
+
+    id: str
+    service: str
+    stable: str
+    candidate: str
+    policy: str
+    phase: Phase
+    step: str
+    weight: float
+    reason: str
+    started_by: str
+    started_at: float
+    ended_at: float | None
+    exit_code: int
+
+
+class ServiceView(msgspec.Struct, frozen=True):
+    """One service. `stable`: what the store serves; `stable_in_file`: what Git says, None without a file."""
+
+    name: str
+    stable: str | None
+    stable_in_file: str | None
+    versions: tuple[str, ...]
+    protocol: str
+    generation: int
+    replicas: dict[str, int]
+    rollout: RolloutLine | None
+    problem: str | None
+
+
+class History(msgspec.Struct, frozen=True):
+    """The audit trail of a service, oldest first."""
+
+    service: str
+    entries: tuple[AuditEntry, ...]
+
+
+class DecisionLine(msgspec.Struct, frozen=True):
+    """One decision in a list; `number` is what explain takes."""
+
+    number: int
+    at: float
+    act: str
+    reason: str
+
+
+def rollout_view(
+    record: RolloutRecord,
+    route: ServiceRoute | None,
+    evidence: Mapping[int, Evidence],
+    reports: Sequence[ReplicaReport],
+    now: float,
+) -> RolloutView:
+    """One rollout in full. `evidence`: epoch -> the sum over sources."""
+    policy = policy_of(record.policy)
+    analysis = record.analysis
+    epoch = record.epochs[-1]
+    here = evidence.get(record.epoch)
+    ended = record.phase.ended
+    return RolloutView(
+        id=record.id,
+        service=record.service,
+        stable=record.stable,
+        candidate=record.candidate,
+        phase=record.phase,
+        phase_since=record.phase_since,
+        reason=record.reason,
+        exit_code=exit_code(record),
+        policy=record.policy_name,
+        policy_hash=record.policy_hash,
+        attempt=record.attempt,
+        started_by=record.started_by,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        step=None if record.step is None else record.step + 1,
+        steps=tuple(_step(index, step, record) for index, step in enumerate(policy.steps)),
+        weight=_weight(record),
+        mirrored=0.0 if ended else epoch.mirrored,
+        needs=() if ended else _needs(record, policy, analysis, here, now),
+        next_step=_next_step(record, policy),
+        hold=record.hold,
+        override=record.override,
+        gates=tuple(GateView(why(verdict), verdict) for verdict in analysis.verdicts) if analysis else (),
+        validity=analysis.validity if analysis else (),
+        looked_at=analysis.at if analysis else None,
+        candidate_requests=analysis.candidate_requests if analysis else 0,
+        stable_requests=analysis.stable_requests if analysis else 0,
+        mirror=here.mirror if here is not None and epoch.place == "shadow" else None,
+        generation=route.generation if route is not None else 0,
+        replicas=_replicas(record.service, reports),
+    )
+
+
+def rollout_line(record: RolloutRecord) -> RolloutLine:
+    """One rollout in a list."""
+    steps = len(policy_of(record.policy).steps)
+    return RolloutLine(
+        id=record.id,
+        service=record.service,
+        stable=record.stable,
+        candidate=record.candidate,
+        policy=record.policy_name,
+        phase=record.phase,
+        step="baseline" if record.step is None else f"{record.step + 1}/{steps}",
+        weight=_weight(record),
+        reason=record.reason,
+        started_by=record.started_by,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        exit_code=exit_code(record),
+    )
+
+
+def service_view(
+    name: str,
+    service: ModelService | None,
+    route: ServiceRoute | None,
+    record: RolloutRecord | None,
+    reports: Sequence[ReplicaReport],
+    problem: str | None,
+) -> ServiceView:
+    """One service, whether its file, its route or both are there."""
+    return ServiceView(
+        name=name,
+        stable=route.stable.version if route is not None else None,
+        stable_in_file=service.stable if service is not None else None,
+        versions=tuple(service.versions) if service is not None else (),
+        protocol=service.protocol if service is not None else route.protocol if route is not None else "",
+        generation=route.generation if route is not None else 0,
+        replicas=_replicas(name, reports),
+        rollout=rollout_line(record) if record is not None else None,
+        problem=problem,
+    )
+
+
+def decision_lines(decisions: Sequence[Decision]) -> tuple[DecisionLine, ...]:
+    """All decisions of a rollout, numbered from 1."""
+    return tuple(
+        DecisionLine(number, decision.at, decision.act, decision.reason)
+        for number, decision in enumerate(decisions, start=1)
+    )
+
+
+def exit_code(record: RolloutRecord) -> int:
+    """0 promoted, 3 rolled back or aborted, 4 paused or still undecided."""
+    if record.phase is Phase.PROMOTED:
+        return 0
+    return 3 if record.phase.ended else 4
+
+
+def _weight(record: RolloutRecord) -> float:
+    if record.phase is Phase.PROMOTED:
+        return 1.0
+    return 0.0 if record.phase.ended else round(record.epochs[-1].weight * WHOLE) / WHOLE
+
+
+def _needs(
+    record: RolloutRecord, policy: RolloutPolicy, analysis: Analysis | None, here: Evidence | None, now: float
+) -> tuple[str, ...]:
+    if record.step is None:
+        lacking = policy.baseline.requests - baseline_requests(here)
+        return (f"{lacking} more requests of stable",) if lacking > 0 else ()
+    nothing = Analysis(at=now, verdicts=(), validity=())
+    return missing_to_advance(record, policy, analysis or nothing, now)
+
+
+def _step(index: int, step: Step, record: RolloutRecord) -> StepView:
+    here = -1 if record.step is None else record.step
+    done = index < here or record.phase is Phase.PROMOTED
+    state = "done" if done else "now" if index == here and not record.phase.ended else "next"
+    return StepView(
+        number=index + 1,
+        place=step.place,
+        share=step.share,
+        state=state,
+        text=_text(step),
+        seconds=step.duration,
+        requests=step.requests,
+        deadline=step.deadline,
+    )
+
+
+def _text(step: Step) -> str:
+    return f"{step.place} {step.share * 100:g}%{', until gates' if step.until_gates else ''}"
+
+
+def _next_step(record: RolloutRecord, policy: RolloutPolicy) -> str:
+    following = 0 if record.step is None else record.step + 1
+    if record.phase.ended:
+        return ""
+    if following < len(policy.steps):
+        return _text(policy.steps[following])
+    return "promotion" if policy.steps[-1].place == "canary" else "an operator's promote --full"
+
+
+def _replicas(service: str, reports: Sequence[ReplicaReport]) -> dict[str, int]:
+    newest: dict[str, ReplicaReport] = {}
+    for report in sorted(reports, key=lambda report: report.at):
+        if service in report.generations:
+            newest[report.replica] = report
+    return {name: report.generations[service] for name, report in sorted(newest.items())}

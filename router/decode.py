@@ -1,0 +1,94 @@
+"""Captured bytes to JSON values, for bodies that may be broken or hostile: bounded output, no exception.
+
+Content codings are undone here, never on the data path. JSON as model servers write it: NaN, Infinity
+and -Infinity are accepted although RFC 8259 section 6 forbids them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, Final
+
+import msgspec
+
+from .paths import MISSING
+
+# What a compressed body may unfold to. Capture limits bound plain ones; 64 KiB of gzip can hold 64 MiB.
+MAX_DECODED: Final = 4 * 2**20
+_MAX_MEMBERS = 64  # each costs a copy of the rest: thousands of empty ones would take seconds
+_MAX_CODINGS = 4
+_GZIP, _ZLIB, _RAW = (
+    31,
+    15,
+    -15,
+)  # zlib's window arguments; "deflate" is zlib (RFC 9110 8.4.1.2), raw in the wild
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_json(body: bytes, encoding: str) -> Any:
+    """The JSON value of a body with this Content-Encoding ('' for none), or MISSING where there is none."""
+    if encoding:
+        plain = decoded(body, encoding)
+        if plain is None:
+            return MISSING
+        body = plain
+    try:
+        return _decode(body)
+    except RecursionError:
+        return MISSING
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _lenient(body)
+
+
+def _lenient(body: bytes) -> Any:
+    """The standard library's reading: slower, but it knows NaN. RecursionError, ValueError: no JSON."""
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return MISSING
+
+
+def decoded(body: bytes, encoding: str) -> bytes | None:
+    """The bytes without their content codings; None where one is unknown, broken or unfolds too far."""
+    codings = encoding.lower().split(",")
+    if len(codings) > _MAX_CODINGS:
+        return None
+    for coding in reversed(codings):
+        name = coding.strip()
+        if name in {"", "identity"}:
+            continue
+        if name in {"gzip", "x-gzip"}:
+            plain = _inflated(body, _GZIP)
+        elif name == "deflate":
+            plain = _inflated(body, _ZLIB)
+            if plain is None:
+                plain = _inflated(body, _RAW)
+        else:
+            return None
+        if plain is None:
+            return None
+        body = plain
+    return body
+
+
+def _inflated(body: bytes, window: int) -> bytes | None:
+    """All members of the stream, complete and within MAX_DECODED; else None."""
+    parts: list[bytes] = []
+    room = MAX_DECODED
+    for _ in range(_MAX_MEMBERS):
+        if not body:
+            break
+        member = zlib.decompressobj(window)
+        try:
+            part = member.decompress(body, room + 1)
+        except zlib.error:
+            return None
+        if not member.eof or len(part) > room:
+            return None
+        parts.append(part)
+        room -= len(part)
+        # Several gzip members in a row are one stream (RFC 1952 section 2.2); others end after the first.
+        body = member.unused_data if window == _GZIP else b""
+    return b"".join(parts) if not body else None

@@ -1,0 +1,342 @@
+"""Seeded campaigns over whole policies: the real analysis and the real state machine on simulated traffic.
+
+Traffic drifts, base rates drift with it, each server stalls by itself, the weight climbs from shadow over 5 and
+25% to 50%, and the evidence is looked at all the time. How often is an equal candidate rolled back, one exactly
+at a margin promoted, a harmful one caught? A policy's levels (5%) are over the whole rollout.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from accede.controller.analysis import analyse
+from accede.controller.freeze import epoch_constants, freeze
+from accede.controller.machine import Advance, Look, apply, decide
+from accede.policies.policy import RolloutPolicy
+from accede.policies.service import ModelService
+from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
+from accede.store.histogram import BINS, edge
+from accede.store.measurement import CLUSTERS
+from accede.store.rollouts import EpochRecord, FrozenConstants, Phase, ReplicaReport, RolloutRecord
+
+Floats = NDArray[np.float64]
+
+SERVICE = ModelService.model_validate(
+    {
+        "format": "accede/v1", "kind": "ModelService", "name": "credit", "match": {"path": "/credit"},
+        "protocol": "json", "versions": {"1": {"url": "http://a"}, "2": {"url": "http://b"}}, "stable": "1",
+        "side_effects": "none",
+        "prediction": {"path": "score", "range": (0.0, 1.0), "selected": ">= 0.5", "agree_within": 0.05},
+        "slices": {"sex": {"path": "sex", "values": ("female", "male")}},
+    }
+)  # fmt: skip
+
+GUARDED: dict[str, Any] = {
+    "format": "accede/v1", "kind": "RolloutPolicy", "name": "guarded, scaled in time",
+    "baseline": {"requests": 1000, "for": "30s"}, "batch": "5s", "max_duration": "1h",
+    "steps": (
+        {"shadow": "100%", "until": "gates", "for": "1m", "deadline": "10m"},
+        {"canary": "5%", "for": "1m", "requests": 500},
+        {"canary": "25%", "for": "1m", "requests": 500},
+        {"canary": "50%", "until": "gates", "for": "1m", "deadline": "10m"},
+    ),
+    "gates": (
+        {"metric": "errors", "max_increase": "0.5pp", "max_ratio": 1.5},
+        {"metric": "latency.p95", "max_ratio": 1.2},
+        {"metric": "prediction.mean", "max_shift": "0.1sd"},
+        {"metric": "prediction.missing", "max_increase": "0.5pp"},
+        {"metric": "prediction.agreement", "min": "90%"},
+        {"metric": "selection_rate", "by": "sex", "max_shift": "3pp"},
+    ),
+}  # fmt: skip
+
+DEMO: dict[str, Any] = {
+    "format": "accede/v1", "kind": "RolloutPolicy", "name": "demo",
+    "baseline": {"requests": 500, "for": "2s"}, "batch": "1s",
+    "steps": (
+        {"shadow": "100%", "until": "gates", "for": "3s", "deadline": "30s"},
+        {"canary": "20%", "for": "3s", "requests": 200},
+        {"canary": "50%", "until": "gates", "for": "20s", "deadline": "60s"},
+    ),
+    "gates": (
+        {"metric": "errors", "max_increase": "1pp", "in": "canary"},
+        {"metric": "latency.p95", "max_ratio": 1.5, "in": "canary"},
+        {"metric": "prediction.mean", "max_shift": "0.15sd", "in": "shadow"},
+        {"metric": "prediction.agreement", "min": "90%", "in": "shadow"},
+        {"metric": "selection_rate", "by": "sex", "max_shift": "5pp", "in": "shadow"},
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """Stable, and what the candidate does differently. Rates per request unless said; y in [0, 1]."""
+
+    rate: float = 400.0  # requests per second
+    drift: float = 0.4  # relative swing of traffic and of every base rate
+    errors: float = 0.01
+    stall: tuple[float, float] = (0.2, 20.0)  # seconds, every so many
+    stall_errors: float = 0.1  # share of the requests met by a stall that fail
+    spread: float = 0.4  # sd of the log latency
+    mean: float = 0.4
+    sd: float = 0.15
+    selected: float = 0.3
+    flips: float = 0.02  # share of pairs that differ in selection, either way
+    noise: float = 0.03  # sd of the paired difference of scores
+    agreement: float = 0.97
+    error_ratio: float = 1.0
+    error_extra: float = 0.0
+    latency: float = 1.0  # factor on the candidate's latency, stalls included
+    shift: float = 0.0  # of the mean score, in y
+    female: float = 0.0  # shift of the selection rate in sex=female
+    from_step: int = 0  # the harm begins with this step
+
+
+@dataclass
+class Epoch:
+    """Cumulative sums of one epoch."""
+
+    series: dict[SeriesKey, list[Floats]] = field(default_factory=dict)
+    arms: Counter[str] = field(default_factory=Counter)
+    paired: int = 0
+
+    def add(self, arm: ArmKey, group: str, metric: str, clusters: NDArray[np.int64], *columns: Floats) -> None:
+        into = self.series.get(SeriesKey(arm, group, metric))
+        if into is None:
+            into = self.series[SeriesKey(arm, group, metric)] = [np.zeros(CLUSTERS) for _ in range(3)]
+        for total, more in zip(into, columns, strict=True):
+            np.add.at(total, clusters, more)
+
+    def evidence(self, number: int, now: float, latency: Mapping[str, dict[int, int]]) -> Evidence:
+        counted = {"mean", "selected"}
+        return Evidence(
+            wire="", service="credit", rollout="r", epoch=number, source="*", published=now, watermark=now,
+            arms={arm: ArmCounts(accounted=count) for arm, count in self.arms.items()},
+            mirror=MirrorCounts(chosen=self.paired, sent=self.paired, paired=self.paired),
+            series={
+                key: Series(*([float(c.sum())] if key.metric in counted and "pair" not in key.arm else c.tolist() for c in columns))
+                for key, columns in self.series.items()
+            },
+            latency=dict(latency),
+        )  # fmt: skip
+
+
+class Traffic:
+    """Draws what the routers would have folded, block by block."""
+
+    def __init__(self, world: World, batch: float, seed: int) -> None:
+        self.world, self.batch = world, batch
+        self.rng = np.random.default_rng(seed)
+        self.phase = self.rng.random() * 6.0
+        self.period = 60.0 + 240.0 * self.rng.random()
+        self.thresholds: tuple[int, int, int] | None = None
+
+    def swing(self, at: Floats) -> Floats:
+        return 1.0 + self.world.drift * np.sin(at / self.period + self.phase)
+
+    def block(self, into: Epoch, start: float, seconds: float, place: str, weight: float, step: int) -> None:
+        """Add [start, start + seconds): whole batches."""
+        count = round(seconds / self.batch)
+        at = start + self.batch * np.arange(count)
+        clusters = np.floor(at / self.batch + 1e-9).astype(np.int64) % CLUSTERS
+        load = self.world.rate * self.batch * self.swing(at)
+        harmful = step >= self.world.from_step
+        if place == "canary":
+            for arm, share in (("candidate", weight), ("stable", 1.0 - weight)):
+                self._arm(into, arm, clusters, self.rng.poisson(load * share) * 1.0, at, harmful and arm == "candidate")  # type: ignore[arg-type]
+            return
+        n = self.rng.poisson(load) * 1.0
+        self._arm(into, "stable", clusters, n, at, False)
+        if place == "shadow":
+            self._pairs(into, clusters, n, at, harmful)
+
+    def _stalled(self, at: Floats) -> Floats:
+        """Share of each batch that one server stood still."""
+        lasts, every = self.world.stall
+        return np.minimum(self.rng.poisson(self.batch / every, at.size) * lasts / self.batch, 1.0)
+
+    def _failures(self, n: Floats, struck: Floats, at: Floats, harmful: bool) -> Floats:
+        world = self.world
+        rate = world.errors * self.swing(1.7 * at)
+        ratio = world.error_ratio if harmful else 1.0
+        more = world.error_extra if harmful else 0.0
+        free = self.rng.binomial((n - struck).astype(int), np.minimum(1.0, rate * ratio + more))
+        return free + self.rng.binomial(struck.astype(int), min(1.0, world.stall_errors * ratio + more)) * 1.0
+
+    def _arm(self, into: Epoch, arm: ArmKey, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool) -> None:
+        world, rng = self.world, self.rng
+        struck = rng.binomial(n.astype(int), self._stalled(at)) * 1.0
+        failed = self._failures(n, struck, at, harmful)
+        into.arms[arm] += int(n.sum())
+        into.add(arm, "", "errors", clusters, n, failed, failed)
+        into.add(arm, "", "missing", clusters, n - failed * 0.0, np.zeros_like(n), np.zeros_like(n))
+        into.add(arm, "", "extraction", clusters, n, np.zeros_like(n), np.zeros_like(n))
+        if self.thresholds is not None:
+            factor = world.latency if harmful else 1.0
+            left = (n - struck).astype(int)
+            before = 1.0
+            for name, place in zip(("over", "mid", "far"), self.thresholds, strict=True):
+                share = self.beyond(edge(place) / factor)
+                left = rng.binomial(left, share / before)
+                before = share
+                slow = left + struck
+                into.add(arm, "", f"latency.p95.{name}", clusters, n, slow, slow)
+        mean = world.mean * self.swing(1.3 * at) ** 0.5 + (world.shift if harmful else 0.0)
+        sums = n * mean + np.sqrt(n) * world.sd * rng.normal(size=n.size)
+        into.add(arm, "", "mean", clusters, n, sums, n * (mean**2 + world.sd**2))
+        chosen_rate = world.selected * self.swing(0.9 * at)
+        women = rng.binomial(n.astype(int), 0.5)
+        for group, members, more in (("sex=female", women, world.female if harmful else 0.0), ("sex=male", n.astype(int) - women, 0.0)):
+            chosen = rng.binomial(members, np.clip(chosen_rate + more, 0.0, 1.0)) * 1.0
+            into.add(arm, group, "selected", clusters, members * 1.0, chosen, chosen)
+
+    def _pairs(self, into: Epoch, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool) -> None:
+        world, rng = self.world, self.rng
+        into.paired += int(n.sum())
+        zero = np.zeros_like(n)
+        sides = [
+            self._failures(n, rng.binomial(n.astype(int), self._stalled(at)) * 1.0, at, side)
+            for side in (harmful, False)
+        ]
+        into.add("pair", "", "errors", clusters, n, sides[0] - sides[1], sides[0] + sides[1])
+        into.add("paired_stable", "", "errors", clusters, n, sides[1], sides[1])
+        into.add("pair", "", "missing", clusters, n, zero, zero)
+        into.add("paired_stable", "", "missing", clusters, n, zero, zero)
+        shift = world.shift if harmful else 0.0
+        # A little noise is common to a batch: pairs of the same moment are not independent.
+        common = shift + 0.003 * rng.normal(size=n.size)
+        into.add(
+            "pair", "", "mean", clusters, n,
+            n * common + np.sqrt(n) * world.noise * rng.normal(size=n.size),
+            n * (common**2 + world.noise**2),
+        )  # fmt: skip
+        agreed = rng.binomial(n.astype(int), world.agreement) * 1.0
+        into.add("pair", "", "agreement", clusters, n, agreed, agreed)
+        women = rng.binomial(n.astype(int), 0.5)
+        for group, members, more in (("sex=female", women, world.female if harmful else 0.0), ("sex=male", n.astype(int) - women, 0.0)):
+            rates = world.flips / 2.0 + max(0.0, more), world.flips / 2.0 + max(0.0, -more)
+            up, down = (rng.binomial(members, rate) * 1.0 for rate in rates)
+            into.add("pair", group, "selected", clusters, members * 1.0, up - down, up + down)
+            stable = rng.binomial(members, world.selected) * 1.0
+            into.add("paired_stable", group, "selected", clusters, members * 1.0, stable, stable)
+
+    def beyond(self, seconds: float) -> float:
+        """Share of answers, outside stalls, that take longer; the median is 20 ms."""
+        return float(ndtr(-math.log(seconds / 0.02) / self.world.spread))
+
+    def latencies(self, n: int) -> dict[int, int]:
+        low, shares = latency_shares(self.world.spread)
+        counts = self.rng.multinomial(n, shares)
+        return {low + k: int(count) for k, count in enumerate(counts) if count}
+
+
+@lru_cache(maxsize=8)
+def latency_shares(spread: float) -> tuple[int, Floats]:
+    edges = np.array([edge(k) for k in range(BINS + 1)])
+    shares = np.diff(ndtr(np.log(edges / 0.02) / spread))
+    keep = np.flatnonzero(shares > 1e-7)
+    part = shares[keep[0] : keep[-1] + 1]
+    return int(keep[0]), part / part.sum()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a rollout ended: its phase, seconds since its start, the step, and why."""
+
+    phase: Phase
+    at: float
+    step: int | None
+    reason: str
+
+
+def parse(text: Mapping[str, Any]) -> RolloutPolicy:
+    return RolloutPolicy.model_validate(text)
+
+
+def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End:
+    """One rollout from its baseline to its end, looked at `every` so many seconds."""
+    traffic = Traffic(world, policy.batch, seed)
+    now = 1000.0 * policy.batch
+    started = now
+    epochs: dict[int, Epoch] = {0: Epoch()}
+    latency: dict[int, dict[str, dict[int, int]]] = {}
+    record = RolloutRecord(
+        wire="", id="r", service="credit", version=1, stable="1", candidate="2", candidate_digest="d",
+        policy_name=policy.name, policy_hash="", policy="", attempt=0, salt="", started_by="test", started_at=now,
+        phase=Phase.BASELINE, phase_since=now, step=None, step_since=now, epoch=0,
+        epochs=(EpochRecord(0, None, "baseline", 0.0, 0.0, now),), reason="",
+    )  # fmt: skip
+    while True:
+        current = record.epochs[-1]
+        traffic.block(epochs[current.epoch], now, every, current.place, current.weight, current.step or 0)
+        now += every
+        if current.epoch == 0:
+            latency[0] = {"stable": traffic.latencies(epochs[0].arms["stable"])}
+        evidence = {number: epoch.evidence(number, now, latency.get(number, {})) for number, epoch in epochs.items()}
+        report = ReplicaReport(
+            source="router", replica="router", at=now,
+            assigned={
+                f"credit|r|{number}|{arm}": count
+                for number, epoch in epochs.items()
+                for arm, count in epoch.arms.items()
+            },
+        )  # fmt: skip
+        seen = analyse(record, policy, evidence, (report,), now, intervals=False)
+        frozen = freeze(policy, SERVICE, evidence[0]) if current.epoch == 0 else None
+        look = Look(
+            seen,
+            baseline_requests=epochs[0].arms["stable"],
+            frozen=frozen if isinstance(frozen, FrozenConstants) else None,
+        )
+        for action in decide(record, policy, look, now):
+            opened = None
+            if isinstance(action, Advance):
+                constants = action.constants or record.constants
+                assert constants is not None
+                step = policy.steps[action.step]
+                centres, thresholds = epoch_constants(policy, constants, evidence[record.epoch])
+                weight, mirrored = (0.0, step.share) if step.place == "shadow" else (step.share, 0.0)
+                opened = EpochRecord(
+                    record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds
+                )
+                epochs[opened.epoch] = Epoch()
+                traffic.thresholds = thresholds.get("latency.p95")
+            record = apply(record, action, now, opened)
+        if record.phase.ended or record.phase is Phase.PAUSED:
+            return End(record.phase, now - started, record.step, record.reason)
+
+
+def _one(job: tuple[dict[str, Any], World, int, float]) -> End:
+    text, world, seed, every = job
+    return rollout(parse(text), world, seed, every)
+
+
+def campaign(text: dict[str, Any], world: World, runs: int, seed: int, every: float) -> list[End]:
+    jobs = [(text, world, seed * 1_000_000 + run, every) for run in range(runs)]
+    workers = min(os.cpu_count() or 1, 4)
+    if runs < 100 or workers == 1:
+        return [_one(job) for job in jobs]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        return pool.map(_one, jobs, chunksize=10)
+
+
+def told(name: str, ends: list[End]) -> Counter[Phase]:
+    phases = Counter(end.phase for end in ends)
+    times = sorted(end.at for end in ends)
+    shares = ", ".join(f"{phase.value} {count / len(ends):.1%}" for phase, count in phases.most_common())
+    print(f"{name}: {len(ends)} runs, {shares}; seconds: median {times[len(times) // 2]:.0f}, 95% {times[int(len(times) * 0.95)]:.0f}")
+    for reason, count in Counter(end.reason[:150] for end in ends).most_common(4):
+        print(f"    {count} times: {reason}")
+    return phases
