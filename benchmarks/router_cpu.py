@@ -59,8 +59,8 @@ WRK = """
 local n = 0
 request = function()
   n = n + 1
-  return wrk.format("POST", "/p/predict", {{["host"]="models", ["content-type"]="application/json",
-    ["x-user-id"]="user-" .. (n * 7919 % 100000)}}, [[{body}]])
+  return wrk.format("POST", "/p/predict", {{["Host"]="models", ["content-type"]="application/json",
+    ["x-user-id"]="user-" .. (n * 7919 % 100000)}}, [==[{body}]==])
 end
 """
 
@@ -129,7 +129,15 @@ while True:
 
 def load(port: int, script: Path, seconds: float, connections: int) -> int:
     """Requests answered; ends the run if any failed."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "-s",
+        str(script),
+        f"http://127.0.0.1:{port}",
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise SystemExit(f"requests failed:\n{out}")
@@ -137,7 +145,9 @@ def load(port: int, script: Path, seconds: float, connections: int) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=64)
@@ -145,7 +155,9 @@ def main() -> int:
     options = parser.parse_args()
     missing = [program for program in ("nginx", "wrk") if shutil.which(program) is None]
     if missing:
-        print(f"this benchmark needs {' and '.join(missing)} (Debian packages of these names)", file=sys.stderr)
+        print(
+            f"this benchmark needs {' and '.join(missing)} (Debian packages of these names)", file=sys.stderr
+        )
         return 2
     running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as directory:
@@ -173,7 +185,9 @@ def main() -> int:
                     rates[name].append(requests / options.seconds)
                 print(
                     f"round {index + 1}: "
-                    + ", ".join(f"{name} {found[name][-1]:.1f} µs CPU, {rates[name][-1]:.0f}/s" for name in sides),
+                    + ", ".join(
+                        f"{name} {found[name][-1]:.1f} µs CPU, {rates[name][-1]:.0f}/s" for name in sides
+                    ),
                     flush=True,
                 )
             control.close()
@@ -182,7 +196,9 @@ def main() -> int:
                 process.terminate()
             for process in running:
                 process.wait()
-    ratio = statistics.median(ours / theirs for ours, theirs in zip(found["accede"], found["nginx"], strict=True))
+    ratio = statistics.median(
+        ours / theirs for ours, theirs in zip(found["accede"], found["nginx"], strict=True)
+    )
     medians = {name: statistics.median(values) for name, values in found.items()}
     print(f"median CPU per request: nginx {medians['nginx']:.1f} µs, accede {medians['accede']:.1f} µs")
     print(f"ratio {ratio:.2f} (allowed {options.max_ratio:g})")

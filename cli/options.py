@@ -83,6 +83,12 @@ Workers = Annotated[
     int,
     typer.Option("--workers", envvar="ACCEDE_WORKERS", min=1, max=256, help="Worker processes of the proxy."),
 ]
+Drain = Annotated[
+    float,
+    typer.Option(
+        "--drain", envvar="ACCEDE_DRAIN", min=0.0, help="Seconds that open requests get at the end."
+    ),
+]
 
 
 def actor_or_login(actor: str) -> str:

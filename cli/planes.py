@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import ApiHost, ApiPort, Data, Host, Port, Workers
+from .options import ApiHost, ApiPort, Data, Drain, Host, Port, Workers
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,8 +21,20 @@ def router(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     workers: Workers = 1,
+    drain: Drain = 10.0,
+    replica: Annotated[
+        str,
+        typer.Option("--replica", envvar="ACCEDE_REPLICA", help="Name of this router. Default: the host's."),
+    ] = "",
 ) -> None:
     """Run the proxy: it splits, forwards and mirrors as the controller's routes say."""
+    import platform
+
+    from ..router.parent import RouterConfig, run_router
+
+    name = replica or platform.node() or "router"
+    config = RouterConfig(host, port, workers, store=str(data), data=str(data), replica=name, drain=drain)
+    raise typer.Exit(run_router(config))
 
 
 def controller(

@@ -75,7 +75,7 @@ class Stopped(BaseException):
 def stopped_by_signals() -> Iterator[None]:
     """Within, the first SIGTERM, SIGINT or SIGHUP raises Stopped in the main thread.
 
-    Later ones do nothing, so a second Ctrl-C (or the terminal's, sent to the whole group) does not interrupt the clean-up.
+    Later ones do nothing, so a second Ctrl-C does not interrupt the clean-up.
     """
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -153,7 +153,8 @@ def abort(
     if direct:
         from .direct import abort_directly
 
-        abort_directly(service, direct, reason, actor_or_login(actor), output)
+        who = actor_or_login(actor)
+        abort_directly(service, direct, f"{who}: {reason}" if reason else who, output, timeout)
         return
     _act(service, "abort", reason, actor, output, api, timeout)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import typer
 
-from .options import ApiHost, ApiPort, Data, Host, Port, Services, Workers
+from .options import ApiHost, ApiPort, Data, Drain, Host, Port, Services, Workers
 
 _PATIENCE = 30.0  # seconds for a plane to be ready; it takes one or two
+_LONGEST_SOCKET = 90  # bytes; a longer path is beyond what a socket may have
+_AFTER_DRAIN = 15.0  # seconds a router needs after its drain for its last report
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,8 +29,10 @@ def serve(
     api_host: ApiHost = "127.0.0.1",
     api_port: ApiPort = 9090,
     workers: Workers = 1,
+    drain: Drain = 10.0,
 ) -> None:
     """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
+    from .processes import Stopped
     from .supervisor import Plane, run, say
 
     services, data = services.absolute(), data.absolute()
@@ -46,16 +50,19 @@ def serve(
         "proxy",
         [
             *accede, "router", "--data", str(data), "--host", host, "--port", str(port),
-            "--workers", str(workers),
+            "--workers", str(workers), "--drain", str(drain),
         ],
-        lambda: _listens(host, port),
+        lambda: _routes(data, host, port),
     )  # fmt: skip
 
     def ready() -> None:
         say(f"ready: controller at http://{_reachable(api_host)}:{api_port}")
         say(f"ready: proxy at http://{_reachable(host)}:{port} ({workers} worker{'s' * (workers > 1)})")
 
-    run([controller, router], _PATIENCE, ready)
+    try:
+        run([controller, router], _PATIENCE, drain + _AFTER_DRAIN, ready)
+    except Stopped:
+        say("stopped")
 
 
 def _check(services: Path, data: Path, *addresses: tuple[str, int, str]) -> None:
@@ -102,6 +109,20 @@ def _listens(host: str, port: int) -> bool:
         with socket.create_connection((_reachable(host).strip("[]"), port), timeout=1.0):
             return True
     except OSError:
+        return False
+
+
+def _routes(data: Path, host: str, port: int) -> bool:
+    """Whether every worker has its routes; where the admin socket lies elsewhere, whether it listens."""
+    from ..errors import AccedeError
+    from ..router.admin import admin_call
+
+    socket_path = data / "router" / "admin.sock"
+    if not socket_path.exists():
+        return len(str(socket_path)) > _LONGEST_SOCKET and _listens(host, port)
+    try:
+        return bool(admin_call(socket_path, {"do": "status"}, 1.0).get("ready"))
+    except AccedeError:
         return False
 
 

@@ -62,10 +62,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def run(planes: list[Plane], patience: float, when_ready: Callable[[], None]) -> None:
+def run(planes: list[Plane], patience: float, ending: float, when_ready: Callable[[], None]) -> None:
     """Start the planes one after the other, then look after them until a signal raises Stopped.
 
     Raises PlaneFailed where one ends, or is not ready after `patience` seconds, in its first start.
+    `ending`: seconds that the planes get at the end before they are killed.
     """
     try:
         with stopped_by_signals():
@@ -77,7 +78,7 @@ def run(planes: list[Plane], patience: float, when_ready: Callable[[], None]) ->
                     _look_after(plane)
                 time.sleep(_LOOK_EVERY)
     finally:
-        end([plane.process for plane in reversed(planes) if plane.process is not None])
+        end([plane.process for plane in reversed(planes) if plane.process is not None], ending)
 
 
 def _start_first(plane: Plane, patience: float) -> None:

@@ -130,15 +130,15 @@ class Loop:
         reason = f"the store did not know the service; its file names {service.stable!r} stable"
         self._write_route(service.name, route, 0, 0, "introduce", reason)
 
-    def _refresh(self, name: str, route: ServiceRoute, record: RolloutRecord | None) -> None:
-        """Put a changed file in force: addresses and bounds; what a rollout measures stays."""
+    def _refresh(self, name: str, route: ServiceRoute, record: RolloutRecord | None) -> bool:
+        """Put a changed file in force: addresses and bounds; what a rollout measures stays.
+
+        True where a route was written, so that what was read is past.
+        """
         pace = self._paces.setdefault(name, _Pace())
         service = self._files.known.get(name)
-        if pace.files == self._files.version:
-            return
-        if service is None:
-            pace.files = self._files.version
-            return
+        if pace.files == self._files.version or service is None:
+            return False
         if record is None:
             wanted = idle_route(service, route.stable.version, route)
             newest = self._store.rollout(name)
@@ -146,10 +146,12 @@ class Loop:
         else:
             wanted = rollout_route(service, record, policy_of(record.policy), route)
             version = record.version
-        if not same_route(wanted, route):
+        changed = not same_route(wanted, route)
+        if changed:
             reason = "the service's file has changed"
             self._write_route(name, wanted, version, route.generation, "route", reason)
         pace.files = self._files.version
+        return changed
 
     def _write_route(
         self, name: str, route: ServiceRoute, version: int, generation: int, act: str, reason: str
@@ -165,8 +167,7 @@ class Loop:
             # Somebody ended it after the routes were read.
             raise StaleWrite(f"service {name!r}: its rollout has just ended")
         pace = self._paces.setdefault(name, _Pace())
-        if pace.files != self._files.version:
-            self._refresh(name, route, record)
+        if self._refresh(name, route, record):
             return
         service = self._files.known.get(name)
         calm = Seen(record, route, policy_of(record.policy), service, {}, reports)

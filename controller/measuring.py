@@ -29,6 +29,7 @@ _DEFAULT_PATHS: Final = {
     "kserve-v1": "predictions[*]",
 }
 
+
 def measurement_plan(
     record: RolloutRecord | None,
     policy: RolloutPolicy,
@@ -98,7 +99,8 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
     Constants are not frozen yet, so ten bins and every latency metric are assumed.
     """
     latencies = sorted({gate.metric for gate in policy.gates if gate.metric.startswith("latency.")})
-    for place in sorted({step.place for step in policy.steps}):
+    stages: set[Stage] = {step.place for step in policy.steps}
+    for place in sorted(stages):
         plan = MeasurementPlan(
             rollout=rollout,
             epoch=1,

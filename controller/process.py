@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -47,17 +49,21 @@ class ControllerConfig:
     port: int = 8321
 
 
-def run_controller(config: ControllerConfig, engine: Callable[[], Engine] = statistics) -> int:
+def run_controller(
+    config: ControllerConfig,
+    engine: Callable[[], Engine] = statistics,
+    opening: Callable[[str], Store] = open_store,
+) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. What keeps it from starting is one line on stderr."""
     _log_to_stderr()
     try:
-        with _listening(config) as listener, _locked(config.data), _store(config) as store:
+        with _listening(config) as listener, _locked(config.data), _store(config, opening) as store:
             files = _files(config, store)
             _serve(config, listener, store, files, engine())
     except AccedeError as problem:
         print(f"accede controller: {problem}", file=sys.stderr)  # noqa: T201  (the one line for the user)
         return problem.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the server took over the signals
         return 0
     return 0
 
@@ -78,6 +84,10 @@ def _serve(
             timeout_graceful_shutdown=_DRAIN,
         )
     )
+    with suppress(ValueError):  # in a thread there are no signals to take; whoever started it ends it
+        # uvicorn raises the signal again when it has ended, which would kill us before we have.
+        signal.signal(signal.SIGTERM, _ignore)
+        signal.signal(signal.SIGINT, _ignore)
     thread.start()
     host, port = listener.getsockname()[:2]
     log.info("controller serves", host=host, port=port, services=len(files.known), data=str(config.data))
@@ -91,8 +101,12 @@ def _serve(
         log.info("controller ends")
 
 
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Take a signal that uvicorn has answered already."""
+
+
 @contextmanager
-def _listening(config: ControllerConfig) -> Iterator[socket.socket]:
+def _listening(config: ControllerConfig) -> Generator[socket.socket, None, None]:
     """The API's socket. Raises NotSupportedYet beyond loopback, PortInUse."""
     if not _is_loopback(config.host):
         raise NotSupportedYet(
@@ -126,7 +140,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _locked(data: Path) -> Iterator[None]:
+def _locked(data: Path) -> Generator[None, None, None]:
     """The data directory, made where it is missing, held by this controller alone until it ends.
 
     The kernel lets go of the lock with the process, also after kill -9. Raises StoreError, Conflict.
@@ -155,8 +169,8 @@ def _locked(data: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _store(config: ControllerConfig) -> Iterator[Store]:
-    store = open_store(config.store or str(config.data))
+def _store(config: ControllerConfig, opening: Callable[[str], Store]) -> Generator[Store, None, None]:
+    store = opening(config.store or str(config.data))
     try:
         yield store
     finally:

@@ -26,7 +26,7 @@ class ControlLink(asyncio.Protocol):
     async def open(self, descriptor: int) -> None:
         """Take over the inherited socket."""
         end = socket.socket(fileno=descriptor)
-        end.setblocking(False)  # noqa: FBT003 - its only parameter
+        end.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=end)
 
     def send(self, message: Message) -> None:
@@ -41,7 +41,7 @@ class ControlLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
-        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""

@@ -51,6 +51,8 @@ class Counters:
         try:
             if create:
                 os.ftruncate(descriptor, workers * BLOCK)
+                if hasattr(os, "posix_fallocate"):  # a write to a hole of a full disk would kill the worker
+                    os.posix_fallocate(descriptor, 0, workers * BLOCK)
             self._map = mmap.mmap(descriptor, workers * BLOCK)
         finally:
             os.close(descriptor)

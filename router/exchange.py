@@ -396,7 +396,7 @@ class Exchange(Receiver):
             if sample >= 1.0 or path.random() < sample:
                 body = Body(
                     self.number, one(self.held), one(self.kept),
-                    self.head.encoding.decode("latin-1"), self.response_encoding.decode("latin-1"),
+                    text(self.head.encoding), text(self.response_encoding),
                 )  # fmt: skip
                 size = self.request_bytes + self.response_bytes
         path.gathered.add(
@@ -421,3 +421,8 @@ class Exchange(Receiver):
 def one(pieces: list[bytes]) -> bytes:
     """The pieces as one."""
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def text(value: bytes) -> str:
+    """A header value as text."""
+    return value.decode("latin-1") if value else ""

@@ -17,7 +17,8 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 # What a field means to a proxy. 0 passes untouched.
-HOST, LENGTH, CODING, CONNECTION, HOP, EXPECT, UPGRADE, REQUEST_ID, OURS, ENCODING = range(1, 11)
+CONNECTION, HOP, UPGRADE, OURS, HOST, LENGTH, CODING, EXPECT, REQUEST_ID, ENCODING = range(1, 11)
+_LAST_DROPPED: Final = OURS  # kinds up to here never travel on
 FIRST_UNIT: Final = 100  # kinds from here on are the table's unit headers
 
 _PLAIN: Final = {
@@ -37,6 +38,7 @@ _PLAIN: Final = {
 _NEVER_NAMED: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"trailer")
 )
+_USUAL: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 _LEARNED: Final = 4096  # spellings kept; more are classified each time
 
 _FIELDS = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
@@ -47,10 +49,10 @@ _RESPONSE = re.compile(rb"HTTP/1\.([01]) (([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/(?!1\.[01]\r)[0-9]")
 _NEVER_VALID = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_DIGITS = re.compile(rb"[0-9]{1,15}")
+_LONGEST_LENGTH: Final = 15  # digits: a petabyte
 
 
-class Malformed(Exception):  # noqa: N818 - caught on the data path only, never shown as an error of ours
+class Malformed(Exception):
     """A message that must not travel on. `status`: what a client gets for such a request."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -211,7 +213,7 @@ def _sort(lines: list[bytes], names: Names, seen: dict[int, bytes]) -> list[byte
         if kind in seen:
             value = _repeated(kind, seen[kind], value)
         seen[kind] = value
-        if kind in {CONNECTION, HOP, UPGRADE, OURS}:
+        if kind <= _LAST_DROPPED:
             drop.append(line)
     return drop
 
@@ -227,7 +229,7 @@ def _repeated(kind: int, first: bytes, value: bytes) -> bytes:
 
 
 def _length(value: bytes, status: int) -> int:
-    if not _DIGITS.fullmatch(value):
+    if not value.isdigit() or len(value) > _LONGEST_LENGTH:
         raise Malformed(status, "Content-Length is not a plain number")
     return int(value)
 
@@ -252,6 +254,8 @@ def _expects(seen: dict[int, bytes], drop: list[bytes], lines: list[bytes], *, m
 
 def _connection(value: bytes, lines: list[bytes], drop: list[bytes], *, keep_alive: bool) -> bool:
     """Obey a Connection field: drop what it names. Returns whether the connection stays."""
+    if value in _USUAL:
+        return True
     tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
     named = tokens - {b"close", b"keep-alive", b"upgrade", b""}
     if named & _NEVER_NAMED:

@@ -48,8 +48,23 @@ class Shadow(Receiver):
     """One copy on its way, and its answer; `kept` None when the answer is beyond a limit."""
 
     __slots__ = (
-        "_data", "_mirrors", "_mirror_pool", "bounds", "bytes", "deadline_at", "done", "encoding", "ending", "kept",
-        "latency", "limit", "sent_at", "size", "stable", "status", "upstream",
+        "_data",
+        "_mirror_pool",
+        "_mirrors",
+        "bounds",
+        "bytes",
+        "deadline_at",
+        "done",
+        "encoding",
+        "ending",
+        "kept",
+        "latency",
+        "limit",
+        "sent_at",
+        "size",
+        "stable",
+        "status",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, mirrors: Mirrors, stable: Exchange, mirror: ServedMirror, bounds: Bounds) -> None:

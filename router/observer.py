@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import sys
 from time import time
-from typing import Any
 
 import msgspec
 
 from ..errors import AccedeError, WireError
-from .facts import Applied, Drain, Table, decode_flush, decode_message, encode_message
+from .announce import announce
+from .control import ControlLink
+from .facts import Applied, Drain, Message, Table, decode_flush
 from .frames import Frames
 from .inflow import Inflow
 from .outbox import Outbox
@@ -26,7 +28,6 @@ from .outbox import Outbox
 OBSERVER = -1  # the observer's number in Applied
 PUBLISH = 0.25  # seconds between publications
 _FLUSH_LIMIT = 64 * 2**20  # bytes; a worker holds 8 MiB of bodies and 65 536 facts and pairs at most
-_TABLE_LIMIT = 256 * 2**20
 _LAST_FLUSHES = 2.0  # seconds that workers' connections have to end when draining
 _LAST_WRITES = 5.0  # seconds for the store to take the last evidence
 
@@ -48,14 +49,16 @@ class _Observing:
     def __init__(self, config: ObserverConfig) -> None:
         self.inflow = Inflow(config.source)
         self.outbox = Outbox(config.store, complain)
-        self.workers: set[asyncio.BaseTransport] = set()
         self.stopping = asyncio.Event()
+        self.control = ControlLink(self.told, self.stopping.set)
+        self.workers: set[asyncio.BaseTransport] = set()
         self.quiet = asyncio.Event()  # draining, and no worker is connected any more
 
     async def run(self, config: ObserverConfig) -> None:
         loop = asyncio.get_running_loop()
-        control = socket.socket(fileno=config.control)
-        await loop.create_unix_connection(lambda: _Control(self), sock=control)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        await self.control.open(config.control)
         server = await loop.create_unix_server(
             lambda: _Worker(self), sock=socket.socket(fileno=config.listen)
         )
@@ -74,6 +77,14 @@ class _Observing:
         self.publish(last=True)
         if not await loop.run_in_executor(None, self.outbox.close, _LAST_WRITES):
             complain("the store did not take the last evidence")
+
+    def told(self, message: Message) -> None:
+        """What the parent says: the observer learns a table before any worker does."""
+        if isinstance(message, Table):
+            self.inflow.obey(message, time())
+            self.control.send(Applied(OBSERVER, message.number))
+        elif isinstance(message, Drain):
+            self.stopping.set()
 
     def publish(self, *, last: bool = False) -> None:
         """Hand the news to the outbox, unless it is still busy with the last."""
@@ -108,39 +119,15 @@ class _Worker(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _problem: Exception | None) -> None:
         if self._transport is not None:
             self._observing.workers.discard(self._transport)
         self._observing.left()
 
 
-class _Control(asyncio.Protocol):
-    """The parent's connection."""
-
-    def __init__(self, observing: _Observing) -> None:
-        self._observing = observing
-        self._frames = Frames(_TABLE_LIMIT)
-        self._transport: Any = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        for frame in self._frames.feed(data):
-            message = decode_message(frame)
-            if isinstance(message, Table):
-                self._observing.inflow.obey(message, time())
-                self._transport.write(encode_message(Applied(OBSERVER, message.number)))
-            elif isinstance(message, Drain):
-                self._observing.stopping.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._observing.stopping.set()
-
-
 def complain(line: str) -> None:
     """One line for whoever reads the router's standard error."""
-    print(f"accede router: observer: {line}", file=sys.stderr, flush=True)  # noqa: T201 (a process without a log)
+    announce("observer", line)
 
 
 def main() -> int:

@@ -70,8 +70,9 @@ class ArmCell:
         self.bins = column(score_clusters * bins) if "bin" in metrics and bins else None
         self.bins2 = column(score_clusters * bins)
 
+    # Called several times for every observation: keyword arguments would cost a tenth of all that is done.
     def add(
-        self, at: int, rank: int, failed: bool, left: bool, missing: int, extracted: bool,
+        self, at: int, rank: int, failed: bool, left: bool, missing: int, extracted: bool,  # noqa: FBT001
         unit: int, scores: Scores | None,
     ) -> None:  # fmt: skip
         """One accounted exchange, in time cluster `at` and cluster `unit` of its scores.

@@ -249,4 +249,4 @@ def _target(url: str, pool_of: PoolOf, at_most: int) -> Target:
     return Target(pool_of(address, at_most), parts.path.rstrip("/"))
 
 
-__all__ = ["CANDIDATE", "STABLE", "Call", "RouteTable", "Service", "ServedArm", "ServedMirror", "Target"]
+__all__ = ["CANDIDATE", "STABLE", "Call", "RouteTable", "ServedArm", "ServedMirror", "Service", "Target"]

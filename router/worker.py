@@ -21,7 +21,7 @@ from .client import Client
 from .control import ControlLink
 from .counters import Counters
 from .datapath import TICK, DataPath, Limits
-from .facts import Applied, Drain, Message, Table, Tripped
+from .facts import Applied, Drain, Message, Table
 
 _BACKLOG = 4096
 _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts

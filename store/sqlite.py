@@ -24,7 +24,7 @@ from .protocol import Commit, Routes
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
 from .sqlite_faults import store_error
-from .sqlite_schema import connect, prepare
+from .sqlite_schema import begin_write, connect, prepare
 
 WAIT = 2.5  # s for a lock of this process, and again for one of another: never a hang
 
@@ -197,7 +197,8 @@ class SqliteStore:
         """One snapshot."""
         with self._held(self._read_lock):
             self._check()
-            with self._transaction(self._reader, "BEGIN") as connection:
+            with self._transaction(self._reader) as connection:
+                connection.execute("BEGIN")
                 yield connection
 
     @contextmanager
@@ -205,18 +206,15 @@ class SqliteStore:
         """One write, all or nothing. FULL: flushed to the disk before it returns; NORMAL: some time later."""
         with self._held(self._write_lock):
             self._check()
-            try:
-                self._writer.execute(f"PRAGMA synchronous = {flush}")
-            except sqlite3.Error as problem:
-                raise store_error(self._path, problem) from problem
-            with self._transaction(self._writer, "BEGIN IMMEDIATE") as connection:
+            with self._transaction(self._writer) as connection:
+                connection.execute(f"PRAGMA synchronous = {flush}")
+                begin_write(connection, self._wait)
                 yield connection
 
     @contextmanager
-    def _transaction(self, connection: sqlite3.Connection, begin: str) -> Generator[sqlite3.Connection]:
+    def _transaction(self, connection: sqlite3.Connection) -> Generator[sqlite3.Connection]:
         try:
             try:
-                connection.execute(begin)
                 yield connection
                 connection.execute("COMMIT")
             finally:

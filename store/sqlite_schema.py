@@ -21,6 +21,7 @@ VERSION = 1
 _CHECKPOINT_PAGES = 4096
 _LOG_BYTES = 64 * 2**20  # what a checkpoint leaves of a log that a long reader let grow
 _RETRY = 0.02  # s
+_TURN = 0.002  # s between two attempts to get the write lock
 
 _TABLES = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -62,8 +63,7 @@ def prepare(path: Path, wait: float) -> None:
             return
         except sqlite3.Error as problem:
             # SQLite answers at once, without waiting, where two processes switch a new file to WAL.
-            busy = getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or monotonic() > deadline:
+            if not _is_busy(problem) or monotonic() > deadline:
                 raise store_error(path, problem) from problem
         sleep(_RETRY)
 
@@ -78,6 +78,28 @@ def connect(path: Path, wait: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def begin_write(connection: sqlite3.Connection, wait: float) -> None:
+    """Begin a transaction that holds the write lock, within about `wait` seconds. Raises sqlite3.Error.
+
+    SQLite's own waiting backs off to 100 ms between attempts, so that a commit loses against processes
+    that publish without pause. Short, even turns give each waiting writer the same chance.
+    """
+    deadline = monotonic() + wait
+    connection.execute("PRAGMA busy_timeout = 0")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as problem:
+            if not _is_busy(problem) or monotonic() > deadline:
+                raise
+        sleep(_TURN)
+
+
+def _is_busy(problem: sqlite3.Error) -> bool:
+    return getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _check_place(path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +48,7 @@ class Cast:
         self._ports = dict(zip(versions, free_ports(len(versions)), strict=True))
         self.port, self.api_port = free_ports(2)
         self.totals = Totals()
+        self._log = folder / "log"
         self._bodies = folder / "bodies"
         self._bodies.write_text("\n".join(json.dumps({"instances": [row]}) for row in instances(data)))
         self.policy = folder / "services" / "policy.yaml"
@@ -96,7 +96,7 @@ class Cast:
             for version, scenario in self.versions.items()
         ]
         for server in servers:
-            _wait_for(server, "ready")
+            self._wait_for(server, "ready")
 
     def start_accede(self) -> None:
         """`accede serve`, proxy and controller."""
@@ -105,7 +105,7 @@ class Cast:
             "--data", str(self.folder / "data"), "--port", str(self.port), "--api-port", str(self.api_port),
         ]  # fmt: skip
         serving = self._spawn(command)
-        _wait_for(serving, "ready: proxy")
+        self._wait_for(serving, "ready: proxy")
         self._drain(serving)
 
     def probe(self) -> tuple[float, float]:
@@ -155,11 +155,33 @@ class Cast:
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         # One thread per model server: their pools of threads would fight over the cores.
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        child = subprocess.Popen(
-            command, env=environment(threads), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
+        with self._log.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=environment(threads),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
         self._children.append(child)
         return child
+
+    def _failed(self, what: str) -> AccedeError:
+        """What went wrong with a process, with the last thing that any of them said."""
+        said = self._log.read_text(errors="replace").strip().splitlines()
+        return AccedeError(f"{what}: {said[-1][:300]}" if said else what)
+
+    def _wait_for(self, child: subprocess.Popen[bytes], text: str) -> None:
+        """Read a child's lines until one has `text`. Raises AccedeError where it ends first."""
+        killer = threading.Timer(_PATIENCE, child.kill)
+        killer.start()
+        try:
+            for line in child.stdout or ():
+                if text in line.decode(errors="replace"):
+                    return
+        finally:
+            killer.cancel()
+        raise self._failed("a process of the demo did not start")
 
     @staticmethod
     def _drain(child: subprocess.Popen[bytes]) -> None:
@@ -171,24 +193,3 @@ class Cast:
                     pass
 
         threading.Thread(target=read, daemon=True).start()
-
-
-def _wait_for(child: subprocess.Popen[bytes], text: str) -> None:
-    """Read a child's lines until one has `text`. Raises AccedeError where it ends first."""
-    if child.stdout is None:
-        raise AccedeError("a child without output cannot be waited for")
-    until = time.monotonic() + _PATIENCE
-    killer = threading.Timer(_PATIENCE, child.kill)
-    killer.start()
-    try:
-        for line in child.stdout:
-            if text in line.decode(errors="replace"):
-                return
-    finally:
-        killer.cancel()
-    late = time.monotonic() >= until
-    raise AccedeError(
-        f"a process of the demo was not ready within {_PATIENCE:.0f} s"
-        if late
-        else "a process of the demo did not start"
-    )

@@ -27,7 +27,7 @@ from accede.controller.machine import Advance, Look, apply, decide
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
-from accede.store.histogram import BINS, edge
+from accede.store.histogram import BINS, edge, value_bin
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import EpochRecord, FrozenConstants, Phase, ReplicaReport, RolloutRecord
 
@@ -80,6 +80,9 @@ DEMO: dict[str, Any] = {
 }  # fmt: skip
 
 
+SCORES = Counter(value_bin(y) for y in np.random.default_rng(1).normal(0.4, 0.15, 2000).clip(0, 1).tolist())
+
+
 @dataclass(frozen=True)
 class World:
     """Stable, and what the candidate does differently. Rates per request unless said; y in [0, 1]."""
@@ -99,7 +102,7 @@ class World:
     error_ratio: float = 1.0
     error_extra: float = 0.0
     latency: float = 1.0  # factor on the candidate's latency, stalls included
-    shift: float = 0.0  # of the mean score, in y
+    shift: float = 0.0  # of the mean score, in stable's frozen sd
     female: float = 0.0  # shift of the selection rate in sex=female
     from_step: int = 0  # the harm begins with this step
 
@@ -112,7 +115,9 @@ class Epoch:
     arms: Counter[str] = field(default_factory=Counter)
     paired: int = 0
 
-    def add(self, arm: ArmKey, group: str, metric: str, clusters: NDArray[np.int64], *columns: Floats) -> None:
+    def add(
+        self, arm: ArmKey, group: str, metric: str, clusters: NDArray[np.int64], *columns: Floats
+    ) -> None:
         into = self.series.get(SeriesKey(arm, group, metric))
         if into is None:
             into = self.series[SeriesKey(arm, group, metric)] = [np.zeros(CLUSTERS) for _ in range(3)]
@@ -129,7 +134,7 @@ class Epoch:
                 key: Series(*([float(c.sum())] if key.metric in counted and "pair" not in key.arm else c.tolist() for c in columns))
                 for key, columns in self.series.items()
             },
-            latency=dict(latency),
+            latency=dict(latency), values=dict(SCORES) if number == 0 else {},
         )  # fmt: skip
 
 
@@ -142,6 +147,7 @@ class Traffic:
         self.phase = self.rng.random() * 6.0
         self.period = 60.0 + 240.0 * self.rng.random()
         self.thresholds: tuple[int, int, int] | None = None
+        self.frozen_sd = world.sd
 
     def swing(self, at: Floats) -> Floats:
         return 1.0 + self.world.drift * np.sin(at / self.period + self.phase)
@@ -155,7 +161,14 @@ class Traffic:
         harmful = step >= self.world.from_step
         if place == "canary":
             for arm, share in (("candidate", weight), ("stable", 1.0 - weight)):
-                self._arm(into, arm, clusters, self.rng.poisson(load * share) * 1.0, at, harmful and arm == "candidate")  # type: ignore[arg-type]
+                self._arm(
+                    into,
+                    arm,
+                    clusters,
+                    self.rng.poisson(load * share) * 1.0,
+                    at,
+                    harmful and arm == "candidate",
+                )  # type: ignore[arg-type]
             return
         n = self.rng.poisson(load) * 1.0
         self._arm(into, "stable", clusters, n, at, False)
@@ -175,7 +188,9 @@ class Traffic:
         free = self.rng.binomial((n - struck).astype(int), np.minimum(1.0, rate * ratio + more))
         return free + self.rng.binomial(struck.astype(int), min(1.0, world.stall_errors * ratio + more)) * 1.0
 
-    def _arm(self, into: Epoch, arm: ArmKey, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool) -> None:
+    def _arm(
+        self, into: Epoch, arm: ArmKey, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool
+    ) -> None:
         world, rng = self.world, self.rng
         struck = rng.binomial(n.astype(int), self._stalled(at)) * 1.0
         failed = self._failures(n, struck, at, harmful)
@@ -193,12 +208,15 @@ class Traffic:
                 before = share
                 slow = left + struck
                 into.add(arm, "", f"latency.p95.{name}", clusters, n, slow, slow)
-        mean = world.mean * self.swing(1.3 * at) ** 0.5 + (world.shift if harmful else 0.0)
+        mean = world.mean * self.swing(1.3 * at) ** 0.5 + (world.shift * self.frozen_sd if harmful else 0.0)
         sums = n * mean + np.sqrt(n) * world.sd * rng.normal(size=n.size)
         into.add(arm, "", "mean", clusters, n, sums, n * (mean**2 + world.sd**2))
         chosen_rate = world.selected * self.swing(0.9 * at)
         women = rng.binomial(n.astype(int), 0.5)
-        for group, members, more in (("sex=female", women, world.female if harmful else 0.0), ("sex=male", n.astype(int) - women, 0.0)):
+        for group, members, more in (
+            ("sex=female", women, world.female if harmful else 0.0),
+            ("sex=male", n.astype(int) - women, 0.0),
+        ):
             chosen = rng.binomial(members, np.clip(chosen_rate + more, 0.0, 1.0)) * 1.0
             into.add(arm, group, "selected", clusters, members * 1.0, chosen, chosen)
 
@@ -214,7 +232,7 @@ class Traffic:
         into.add("paired_stable", "", "errors", clusters, n, sides[1], sides[1])
         into.add("pair", "", "missing", clusters, n, zero, zero)
         into.add("paired_stable", "", "missing", clusters, n, zero, zero)
-        shift = world.shift if harmful else 0.0
+        shift = world.shift * self.frozen_sd if harmful else 0.0
         # A little noise is common to a batch: pairs of the same moment are not independent.
         common = shift + 0.003 * rng.normal(size=n.size)
         into.add(
@@ -225,7 +243,10 @@ class Traffic:
         agreed = rng.binomial(n.astype(int), world.agreement) * 1.0
         into.add("pair", "", "agreement", clusters, n, agreed, agreed)
         women = rng.binomial(n.astype(int), 0.5)
-        for group, members, more in (("sex=female", women, world.female if harmful else 0.0), ("sex=male", n.astype(int) - women, 0.0)):
+        for group, members, more in (
+            ("sex=female", women, world.female if harmful else 0.0),
+            ("sex=male", n.astype(int) - women, 0.0),
+        ):
             rates = world.flips / 2.0 + max(0.0, more), world.flips / 2.0 + max(0.0, -more)
             up, down = (rng.binomial(members, rate) * 1.0 for rate in rates)
             into.add("pair", group, "selected", clusters, members * 1.0, up - down, up + down)
@@ -284,7 +305,9 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
         now += every
         if current.epoch == 0:
             latency[0] = {"stable": traffic.latencies(epochs[0].arms["stable"])}
-        evidence = {number: epoch.evidence(number, now, latency.get(number, {})) for number, epoch in epochs.items()}
+        evidence = {
+            number: epoch.evidence(number, now, latency.get(number, {})) for number, epoch in epochs.items()
+        }
         report = ReplicaReport(
             source="router", replica="router", at=now,
             assigned={
@@ -312,6 +335,7 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
                     record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds
                 )
                 epochs[opened.epoch] = Epoch()
+                traffic.frozen_sd = constants.deviations["mean|"]
                 traffic.thresholds = thresholds.get("latency.p95")
             record = apply(record, action, now, opened)
         if record.phase.ended or record.phase is Phase.PAUSED:
@@ -336,7 +360,9 @@ def told(name: str, ends: list[End]) -> Counter[Phase]:
     phases = Counter(end.phase for end in ends)
     times = sorted(end.at for end in ends)
     shares = ", ".join(f"{phase.value} {count / len(ends):.1%}" for phase, count in phases.most_common())
-    print(f"{name}: {len(ends)} runs, {shares}; seconds: median {times[len(times) // 2]:.0f}, 95% {times[int(len(times) * 0.95)]:.0f}")
+    print(
+        f"{name}: {len(ends)} runs, {shares}; seconds: median {times[len(times) // 2]:.0f}, 95% {times[int(len(times) * 0.95)]:.0f}"
+    )
     for reason, count in Counter(end.reason[:150] for end in ends).most_common(4):
         print(f"    {count} times: {reason}")
     return phases

@@ -23,8 +23,20 @@ import pytest
 
 from accede.router.counters import Counters
 from accede.router.facts import (
-    Applied, Body, Drain, Fact, Flush, Message, MirrorTally, Pair, Placed, Table, Tripped,
-    decode_flush, decode_message, encode_message,
+    Applied,
+    Body,
+    Drain,
+    Fact,
+    Flush,
+    Message,
+    MirrorTally,
+    Pair,
+    Placed,
+    Table,
+    Tripped,
+    decode_flush,
+    decode_message,
+    encode_message,
 )  # fmt: skip
 from accede.router.worker import WorkerConfig
 from accede.store.measurement import MeasurementPlan

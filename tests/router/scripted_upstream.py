@@ -44,12 +44,14 @@ async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> by
     return await reader.readexactly(int(headers.get("content-length", "0")))
 
 
-async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWriter) -> bool:  # noqa: C901, PLR0911, PLR0912
+async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWriter) -> bool:  # noqa: C901, PLR0912
     """Answer; False to close the connection."""
     word, _, rest = script.partition("=")
     if word in FIXED:
         extra = ["Content-Encoding: gzip"] if word == "gzip" else []
-        writer.write(head("200 OK", "Content-Type: application/json", *extra, length=len(FIXED[word])) + FIXED[word])
+        writer.write(
+            head("200 OK", "Content-Type: application/json", *extra, length=len(FIXED[word])) + FIXED[word]
+        )
     elif word == "status":
         answer = json.dumps({"error": f"scripted {rest}"}).encode()
         writer.write(head(f"{rest} Scripted Reason", length=len(answer)) + answer)
@@ -99,7 +101,12 @@ async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWrite
     elif word == "garbage":
         writer.write(b"this is not HTTP\r\n\r\n")
     elif word == "spoof":
-        fields = ("X-Accede-Arm: candidate", "x-request-id: theirs", "Connection: keep-alive, X-Hop", "X-Hop: 1")
+        fields = (
+            "X-Accede-Arm: candidate",
+            "x-request-id: theirs",
+            "Connection: keep-alive, X-Hop",
+            "X-Hop: 1",
+        )
         writer.write(head("200 OK", *fields, length=2) + b"ok")
     elif word == "early":  # answers before the body has come
         writer.write(head("403 Early", length=5) + b"early")
@@ -134,7 +141,15 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if headers.get("expect") == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await read_body(reader, headers)
-            SEEN.append({"line": line, "headers": headers, "raw": raw, "size": len(body), "text": body[:2048].decode("latin-1")})
+            SEEN.append(
+                {
+                    "line": line,
+                    "headers": headers,
+                    "raw": raw,
+                    "size": len(body),
+                    "text": body[:2048].decode("latin-1"),
+                }
+            )
             if not await act(script, body, method, writer):
                 break
     except (ConnectionError, asyncio.IncompleteReadError, ValueError):
@@ -145,7 +160,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", int(os.environ.get("UPSTREAM_PORT", "0")), limit=2**22)
+    server = await asyncio.start_server(
+        serve, "127.0.0.1", int(os.environ.get("UPSTREAM_PORT", "0")), limit=2**22
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -189,8 +189,10 @@ class Child:
 
     def kill(self) -> list[str]:
         """SIGKILL; every whole line it had still said."""
+        assert self._process.stdout is not None
         self._process.kill()
-        out, _ = self._process.communicate()
+        self._process.wait()
+        out = self._process.stdout.read()  # not communicate(), which would miss what is already buffered
         return [line.strip() for line in out.splitlines(keepends=True) if line.endswith("\n")]
 
 

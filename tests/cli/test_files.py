@@ -1,0 +1,77 @@
+"""`validate` and `schema`: no controller needed, all problems at once, three formats."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+BAD = """format: accede/v1
+kind: RolloutPolicy
+name: bad
+steps:
+  - {canary: 500%}
+gates:
+  - {metric: erors, max_increase: 1pp}
+"""
+
+
+def test_good_files_are_named(accede: Run) -> None:
+    checked = accede("validate", EXAMPLES / "demo" / "service.yaml", EXAMPLES / "demo" / "policy.yaml")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout == "service progression: fine\npolicy demo: fine\n"
+
+
+def test_a_directory_is_checked_whole(accede: Run) -> None:
+    checked = accede("validate", EXAMPLES / "json", "-o", "json")
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout) == {
+        "valid": True,
+        "files": [{"kind": "service", "name": "churn"}, {"kind": "policy", "name": "churn-weekly"}],
+        "problems": [],
+    }
+
+
+def test_every_problem_is_told_with_its_place(accede: Run, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(BAD)
+    checked = accede("validate", file, "-o", "yaml")
+    assert checked.returncode == 2
+    assert f"{file}:5:" in checked.stderr
+    assert f"{file}:7:" in checked.stderr
+    value = yaml.safe_load(checked.stdout)
+    assert not value["valid"]
+    assert {problem["line"] for problem in value["problems"]} == {5, 7}
+
+
+def test_one_bad_file_does_not_hide_another(accede: Run, tmp_path: Path) -> None:
+    bad, worse = tmp_path / "bad.yaml", tmp_path / "missing.yaml"
+    bad.write_text(BAD)
+    checked = accede("validate", bad, worse, EXAMPLES / "demo" / "policy.yaml")
+    assert checked.returncode == 2
+    assert checked.stdout == "policy demo: fine\n"
+    assert "missing.yaml:1:1: no such file" in checked.stderr
+    assert f"{bad}:7:" in checked.stderr
+
+
+def test_a_service_is_checked_with_the_policy_it_names(accede: Run, tmp_path: Path) -> None:
+    service = (EXAMPLES / "demo" / "service.yaml").read_text()
+    (tmp_path / "service.yaml").write_text(service.replace("sex:", "gender:"))
+    (tmp_path / "policy.yaml").write_text((EXAMPLES / "demo" / "policy.yaml").read_text())
+    checked = accede("validate", tmp_path / "service.yaml")
+    assert checked.returncode == 2
+    assert "no such slice" in checked.stderr
+
+
+def test_schemas_are_json_schemas(accede: Run) -> None:
+    for kind, key in (("service", "versions"), ("policy", "gates")):
+        shown = accede("schema", kind)
+        assert shown.returncode == 0, shown.stderr
+        schema = json.loads(shown.stdout)
+        assert key in schema["properties"]
+    assert yaml.safe_load(accede("schema", "policy", "-o", "yaml").stdout) == schema

@@ -1,0 +1,298 @@
+"""The HTTP API over a real socket: everything the command does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+
+from accede.controller.acting import Acts
+from accede.controller.api import MAX_BODY, OPERATIONS, Desk, application
+from accede.controller.files import ServiceFiles
+from accede.controller.looking import Engine
+from accede.controller.loop import Loop
+from accede.store.evidence import WIRE, ArmCounts, Evidence
+from accede.store.rollouts import Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
+from accede.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from .conftest import Story
+
+
+@dataclass
+class Controller:
+    client: httpx.Client
+    store: SqliteStore
+    loop: Loop
+    now: float
+    analysis: Analysis
+
+    def rounds(self, count: int, every: float = 0.5) -> None:
+        for _ in range(count):
+            self.now += every
+            self.loop.tick()
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.client.post(f"/api/v1/services/{path}", json={"actor": "anna", **body})
+
+    def start(self) -> dict[str, Any]:
+        answer = self.post("fraud/rollouts", candidate="43", policy="careful")
+        assert answer.status_code == 201, answer.text
+        arms = {"stable": ArmCounts(accounted=500)}
+        self.store.publish_evidence(Evidence(WIRE, "fraud", "fraud-1", 0, "r1:a", 0.0, 0.0, arms=arms))
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def rollout(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get("/api/v1/services/fraud/rollout").json()
+        return found
+
+
+@pytest.fixture
+def controller(
+    tmp_path: Path, story: Story, constants: FrozenConstants, declared_files: dict[str, str]
+) -> Iterator[Controller]:
+    services = tmp_path / "services"
+    services.mkdir()
+    for name, text in declared_files.items():
+        (services / name).write_text(text)
+    store = SqliteStore(tmp_path / "accede.db")
+    files = ServiceFiles(services)
+
+    held: list[Controller] = []
+
+    def analyse(*arguments: Any) -> Analysis:
+        return msgspec.structs.replace(held[0].analysis, at=arguments[-1])
+
+    def clock() -> float:
+        return held[0].now
+
+    engine = Engine(analyse, lambda *_: constants, lambda *_: ({}, {}))
+    loop = Loop(store, files, engine, clock=clock)
+    desk = Desk(store, files, Acts(store, files, engine, clock=clock), loop, clock)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    server = uvicorn.Server(uvicorn.Config(application(desk), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with httpx.Client(base_url=address, timeout=30.0) as client:
+        parts = Controller(client, store, loop, 1000.0, story.analysis())
+        held.append(parts)
+        deadline = time.monotonic() + 30
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        parts.rounds(1)
+        yield parts
+    server.should_exit = True
+    thread.join(30)
+    listener.close()
+    store.close()
+
+
+def refused(answer: httpx.Response, code: int, kind: str) -> str:
+    assert answer.status_code == code, answer.text
+    error = answer.json()["error"]
+    assert error["kind"] == kind
+    assert error["exit_code"] in {1, 2}
+    message: str = error["message"]
+    return message
+
+
+def test_a_rollout_from_start_to_promotion(controller: Controller) -> None:
+    begun = controller.start()
+    assert (begun["phase"], begun["step"], begun["candidate"], begun["exit_code"]) == (
+        "baseline",
+        None,
+        "43",
+        4,
+    )
+    assert [step["state"] for step in begun["steps"]] == ["next"] * 3
+    controller.rounds(40)
+    view = controller.rollout()
+    assert (view["phase"], view["step"], view["weight"]) == ("shadow", 1, 0.0)
+    assert view["mirrored"] == 0.5
+    assert view["next_step"] == "canary 5%"
+    assert view["steps"][0]["text"] == "shadow 50%, until gates"
+    assert {gate["verdict"]["gate"] for gate in view["gates"]} >= {"errors", "prediction.agreement"}
+    controller.rounds(200)
+    view = controller.rollout()
+    assert (view["phase"], view["exit_code"], view["weight"]) == ("promoted", 0, 1.0)
+    (service,) = controller.client.get("/api/v1/services").json()["services"]
+    assert (service["stable"], service["stable_in_file"]) == ("43", "42")
+
+
+def test_what_a_step_waits_for_is_shown(controller: Controller, story: Story) -> None:
+    controller.analysis = story.analysis(requests=10, odd={(1, "shadow"): Outcome.INCONCLUSIVE})
+    controller.start()
+    controller.rounds(40)
+    needs = controller.rollout()["needs"]
+    assert any("40 more pairs" in need for need in needs)
+    assert any("agreement" in need for need in needs)
+
+
+def test_an_abort_goes_straight_through(controller: Controller) -> None:
+    controller.start()
+    answer = controller.post("fraud/rollout/abort", reason="INC-81")
+    assert (answer.status_code, answer.json()["phase"], answer.json()["exit_code"]) == (200, "aborted", 3)
+    (route,) = controller.store.routes().routes
+    assert route.plan is None
+    assert controller.post("fraud/rollout/abort", reason="again").status_code == 200
+
+
+def test_pause_resume_and_promote(controller: Controller, story: Story) -> None:
+    controller.start()
+    controller.rounds(30)
+    paused = controller.post("fraud/rollout/pause", reason="lunch").json()
+    assert (paused["phase"], paused["hold"]["kind"], paused["hold"]["action"]) == (
+        "paused",
+        "operator",
+        "rollback",
+    )
+    assert controller.post("fraud/rollout/resume").json()["phase"] == "shadow"
+    assert controller.post("fraud/rollout/promote").json()["step"] == 2
+    controller.analysis = story.analysis(Outcome.INCONCLUSIVE)
+    message = refused(controller.post("fraud/rollout/promote", full=True), 400, "UsageError")
+    assert "--reason" in message
+    promoted = controller.post("fraud/rollout/promote", full=True, reason="contract ends").json()
+    assert promoted["phase"] == "promoted"
+    assert "contract ends" in promoted["override"]
+
+
+def test_the_policy_may_come_as_text_and_its_errors_name_the_line(
+    controller: Controller, declared_files: dict[str, str]
+) -> None:
+    text = declared_files["careful.yaml"].replace("metric: errors", "metric: errrors")
+    answer = controller.post("fraud/rollouts", candidate="43", policy_text=text, policy_file="mine.yaml")
+    message = refused(answer, 422, "FileError")
+    assert message.startswith("mine.yaml:12:14: gates[0].metric")
+    good = controller.post("fraud/rollouts", candidate="43", policy_text=declared_files["careful.yaml"])
+    assert good.json()["policy"] == "careful"
+
+
+def test_without_a_policy_the_services_own_is_used(controller: Controller) -> None:
+    assert controller.post("fraud/rollouts", candidate="43").json()["policy"] == "guarded"
+
+
+class TestRefusals:
+    def test_an_unknown_service_version_and_policy(self, controller: Controller) -> None:
+        assert "fraud" in refused(controller.post("frodo/rollouts", candidate="43"), 404, "NotFound")
+        assert "42, 43, 44" in refused(controller.post("fraud/rollouts", candidate="99"), 404, "NotFound")
+        answer = controller.post("fraud/rollouts", candidate="43", policy="garded")
+        assert "guarded" in refused(answer, 422, "FileError")
+
+    def test_a_policy_name_is_no_path(self, controller: Controller, tmp_path: Path) -> None:
+        answer = controller.post("fraud/rollouts", candidate="43", policy=str(tmp_path / "x.yaml"))
+        assert "path" in refused(answer, 409, "Conflict")
+
+    def test_a_second_start(self, controller: Controller) -> None:
+        controller.start()
+        refused(controller.post("fraud/rollouts", candidate="44", policy="careful"), 409, "Conflict")
+
+    def test_nothing_to_act_on(self, controller: Controller) -> None:
+        refused(controller.post("fraud/rollout/pause"), 404, "NotFound")
+        refused(controller.client.get("/api/v1/services/fraud/rollout"), 404, "NotFound")
+
+    def test_a_body_that_is_wrong_names_each_key(self, controller: Controller) -> None:
+        answer = controller.client.post(
+            "/api/v1/services/fraud/rollouts", json={"candidat": "43", "actor": 3}
+        )
+        message = refused(answer, 400, "UsageError")
+        assert "candidate" in message
+        assert "candidat:" in message
+        assert "actor" in message
+
+    def test_a_body_that_is_too_large(self, controller: Controller) -> None:
+        answer = controller.post("fraud/rollouts", candidate="43", policy_text="x" * MAX_BODY)
+        assert "larger than" in refused(answer, 400, "UsageError")
+
+    def test_what_a_foreign_page_in_a_browser_could_send(self, controller: Controller) -> None:
+        form = controller.client.post(
+            "/api/v1/services/fraud/rollout/abort",
+            content=b'{"actor": "x"}',
+            headers={"content-type": "text/plain"},
+        )
+        refused(form, 400, "UsageError")
+        rebound = controller.client.get("/api/v1/services", headers={"host": "attacker.example"})
+        assert "loopback" in refused(rebound, 400, "UsageError")
+
+    def test_an_unknown_path(self, controller: Controller) -> None:
+        refused(controller.client.get("/api/v2"), 404, "NotFound")
+
+
+def test_history_and_explanation(controller: Controller, story: Story) -> None:
+    controller.start()
+    controller.rounds(80)
+    finding = Finding(
+        cell="errors", slice="", outcome=Outcome.FAIL, reason="over", effect="difference", unit="pp",
+        estimate=4.2, low=2.5, high=6.0, margin=1.0, log_e_harm=9.0, log_needed_harm=4.0,
+    )  # fmt: skip
+    bad = story.analysis(odd={(0, "canary"): Outcome.FAIL})
+    verdicts = tuple(
+        msgspec.structs.replace(v, findings=(finding,)) if v.outcome is Outcome.FAIL else v
+        for v in bad.verdicts
+    )
+    controller.analysis = msgspec.structs.replace(bad, verdicts=verdicts)
+    controller.rounds(40)
+    assert controller.rollout()["exit_code"] == 3
+    history = controller.client.get("/api/v1/services/fraud/history").json()["entries"]
+    assert [entry["act"] for entry in history][:3] == ["introduce", "start", "advance"]
+    assert history[-1]["act"] == "rollback"
+    explained = controller.client.get("/api/v1/services/fraud/explain").json()
+    explanation = explained["explanation"]
+    assert explanation["act"] == "rollback"
+    for part in ("errors", "+4.2 pp", "[+2.5, +6] pp", "margin 1 pp"):
+        assert part in explanation["sentence"], explanation["sentence"]
+    (row,) = explanation["rows"]
+    assert (row["estimate"], row["margin"], row["outcome"]) == ("+4.2 pp", "1 pp", "fail")
+    first = controller.client.get("/api/v1/services/fraud/explain", params={"number": 1}).json()[
+        "explanation"
+    ]
+    assert first["act"] == "advance"
+    answer = controller.client.get("/api/v1/services/fraud/explain", params={"number": 99})
+    assert "there is no number 99" in refused(answer, 404, "NotFound")
+
+
+def test_replicas_and_their_generations_are_shown(controller: Controller) -> None:
+    report = ReplicaReport(source="r1:a", replica="r1", at=1000.0, generations={"fraud": 1})
+    controller.store.publish_report(report)
+    controller.start()
+    view = controller.rollout()
+    assert (view["generation"], view["replicas"]) == (2, {"r1": 1})
+
+
+def test_it_is_ready_while_the_loop_runs_and_the_store_answers(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert controller.client.get("/healthz").json()["ok"]
+    assert controller.client.get("/readyz").status_code == 200
+    controller.loop.beat = time.monotonic() - 6
+    assert controller.client.get("/readyz").status_code == 503
+    controller.rounds(1)
+    controller.store.close()
+    refused(controller.client.get("/readyz"), 503, "StoreError")
+    assert controller.client.get("/healthz").json()["ok"]
+
+
+def test_the_description_covers_every_operation(controller: Controller) -> None:
+    described = controller.client.get("/openapi.json").json()
+    for operation in OPERATIONS:
+        found = described["paths"][operation.path][operation.method.lower()]
+        assert str(operation.success) in found["responses"]
+        named = {one["name"] for one in found["parameters"] if one["in"] == "path"}
+        assert named == {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}
+    text = str(described)
+    for name in described["components"]["schemas"]:
+        assert name
+    for reference in {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert reference in described["components"]["schemas"]
