@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..controller.explain import estimate_of, interval_of, margin_of, worst
+from ..controller.explain import estimate_of, interval_of, margin_of
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _STYLES = {
     Outcome.INCONCLUSIVE: "yellow",
     Outcome.ERROR: "bold magenta",
 }
+_WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _PHASES = {
     Phase.PROMOTED: "bold green",
     Phase.ROLLED_BACK: "bold red",
@@ -158,17 +159,14 @@ def gates(verdicts: Sequence[Verdict]) -> Table:
         if not groups:
             table.add_row(name, "", "", "", "", "", "", "", _outcome(verdict.outcome, verdict.reason))
         for group, findings in groups.items():
-            table.add_row(name, group, *_comparison(verdict, findings))
+            table.add_row(name, group, *_comparison(findings))
             name = ""
     return table
 
 
-def _comparison(verdict: Verdict, findings: list[Finding]) -> tuple[str | Text, ...]:
+def _comparison(findings: list[Finding]) -> tuple[str | Text, ...]:
     """The cells of a group: of its directions and bins the one that decides."""
-    deciding = worst(
-        Verdict(verdict.gate, verdict.index, verdict.place, verdict.outcome, "", tuple(findings))
-    )
-    finding = deciding or findings[0]
+    finding = min(findings, key=_urgency)
     proof = [one.progress for one in findings if one.progress is not None]
     known = finding.estimate is not None
     return (
@@ -180,6 +178,11 @@ def _comparison(verdict: Verdict, findings: list[Finding]) -> tuple[str | Text, 
         f"{min(proof):.0%}" if proof else "",
         _outcome(finding.outcome, "" if known else finding.reason),
     )
+
+
+def _urgency(finding: Finding) -> tuple[int, float]:
+    """Orders comparisons: the worst verdict first, among equals the one farthest from its proof."""
+    return _WORST_FIRST.index(finding.outcome), 0.0 if finding.progress is None else finding.progress
 
 
 def _outcome(outcome: Outcome, reason: str = "") -> Text:

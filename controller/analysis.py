@@ -19,7 +19,7 @@ from ..store.rollouts import (
     Verdict,
 )
 from .cells import Cell, cells_of
-from .reading import Levels, Reading, read
+from .reading import Levels, Reader, Reading
 from .sums import View
 from .validity import PREDICTIONS, checks
 from .wording import finding_of, gate_text, verdict_reason
@@ -72,14 +72,13 @@ def _verdicts(
     intervals: bool,
 ) -> tuple[Verdict, ...]:
     view = View(record, constants, evidence)
-    levels = Levels.of(policy, record)
+    reader = Reader(view, policy, constants, Levels.of(policy, record), intervals=intervals)
     blocked = {check.check: check for check in validity if check.outcome is not Outcome.PASS}
     judged: dict[tuple[int, str], list[_Judged]] = {}
     for cell in cells_of(policy, constants):
         reading = _blocked(cell, blocked)
         if reading is None:
-            reading = read(cell, view, policy, constants, levels, intervals=intervals)
-            reading = _not_dead(cell, reading, view)
+            reading = _not_dead(cell, reader.read(cell), view)
         finding = finding_of(cell, reading, constants, view)
         judged.setdefault((cell.index, cell.place), []).append(_Judged(cell, reading, finding))
     return tuple(_verdict(policy, found) for found in judged.values())

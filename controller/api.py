@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -36,17 +36,27 @@ from ..errors import (
 from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
 from .acting import Acts
-from .explain import Explanation, explain
+from .explain import explain
 from .files import ServiceFiles
 from .loop import Loop
-from .openapi import Operation, document
+from .messages import (
+    OPERATIONS,
+    SERVICE,
+    ActRequest,
+    Explained,
+    Failed,
+    Failure,
+    Health,
+    PromoteRequest,
+    Rollouts,
+    Services,
+    StartRequest,
+)
+from .openapi import document
 from .performing import merged
 from .views import (
-    DecisionLine,
     History,
-    RolloutLine,
     RolloutView,
-    ServiceView,
     decision_lines,
     rollout_line,
     rollout_view,
@@ -59,94 +69,7 @@ _AUDIT_LIMIT: Final = 10_000
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 Body = TypeVar("Body", bound=BaseModel)
-Text = Annotated[str, Field(max_length=1000)]
-
 log = structlog.get_logger("accede.controller")
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ActRequest(_Request):
-    """Who acts and why."""
-
-    actor: Annotated[str, Field(min_length=1, max_length=200)]
-    reason: Text = ""
-
-
-class PromoteRequest(ActRequest):
-    """`full`: to the end instead of to the next step."""
-
-    full: bool = False
-
-
-class StartRequest(ActRequest):
-    """A start. The policy: its name, or its text with the file it is from, or the one the service names."""
-
-    candidate: Annotated[str, Field(min_length=1, max_length=200)]
-    policy: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    policy_text: str | None = None
-    policy_file: Text = "policy.yaml"
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """What went wrong. `exit_code`: what a command ends with."""
-
-    kind: str
-    message: str
-    exit_code: int
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """The body of every error."""
-
-    error: Failure
-
-
-class Services(msgspec.Struct, frozen=True):
-    """All services by name; `problems`: what is wrong in the files."""
-
-    services: tuple[ServiceView, ...]
-    problems: tuple[str, ...]
-
-
-class Rollouts(msgspec.Struct, frozen=True):
-    """Rollouts, oldest first."""
-
-    rollouts: tuple[RolloutLine, ...]
-
-
-class Explained(msgspec.Struct, frozen=True):
-    """One explanation and the list of decisions to choose from."""
-
-    explanation: Explanation
-    decisions: tuple[DecisionLine, ...]
-
-
-class Health(msgspec.Struct, frozen=True):
-    """`ok`, and otherwise why not."""
-
-    ok: bool
-    reason: str = ""
-
-
-_SERVICE = "/api/v1/services/{service}"
-OPERATIONS: Final = (
-    Operation("GET", "/api/v1/services", "All services", Services),
-    Operation("GET", "/api/v1/rollouts", "All rollouts", Rollouts, query=(("service", "string"),)),
-    Operation("POST", f"{_SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201),
-    Operation("GET", f"{_SERVICE}/rollout", "The newest rollout", RolloutView, query=(("id", "string"),)),
-    Operation("POST", f"{_SERVICE}/rollout/pause", "Stay, with traffic as it is", RolloutView, ActRequest),
-    Operation("POST", f"{_SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest),
-    Operation("POST", f"{_SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
-    Operation("POST", f"{_SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
-    Operation("GET", f"{_SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
-    Operation("GET", f"{_SERVICE}/explain", "Why", Explained,
-              query=(("id", "string"), ("number", "integer"))),
-    Operation("GET", "/healthz", "The process answers", Health),
-    Operation("GET", "/readyz", "The store answers and the loop runs", Health),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +89,14 @@ def application(desk: Desk) -> Starlette:
     by_operation: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "GET /api/v1/services": endpoints.services,
         "GET /api/v1/rollouts": endpoints.rollouts,
-        f"POST {_SERVICE}/rollouts": endpoints.start,
-        f"GET {_SERVICE}/rollout": endpoints.rollout,
-        f"POST {_SERVICE}/rollout/pause": endpoints.pause,
-        f"POST {_SERVICE}/rollout/resume": endpoints.resume,
-        f"POST {_SERVICE}/rollout/promote": endpoints.promote,
-        f"POST {_SERVICE}/rollout/abort": endpoints.abort,
-        f"GET {_SERVICE}/history": endpoints.history,
-        f"GET {_SERVICE}/explain": endpoints.explain,
+        f"POST {SERVICE}/rollouts": endpoints.start,
+        f"GET {SERVICE}/rollout": endpoints.rollout,
+        f"POST {SERVICE}/rollout/pause": endpoints.pause,
+        f"POST {SERVICE}/rollout/resume": endpoints.resume,
+        f"POST {SERVICE}/rollout/promote": endpoints.promote,
+        f"POST {SERVICE}/rollout/abort": endpoints.abort,
+        f"GET {SERVICE}/history": endpoints.history,
+        f"GET {SERVICE}/explain": endpoints.explain,
         "GET /healthz": endpoints.healthz,
         "GET /readyz": endpoints.readyz,
     }

@@ -13,14 +13,6 @@ import msgspec
 from ..errors import NotFound
 from ..store.rollouts import Analysis, Decision, Finding, Outcome, RolloutRecord, Validity, Verdict
 
-_WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-_WORDS = {
-    Outcome.PASS: "proven fine",
-    Outcome.FAIL: "proven harm",
-    Outcome.INCONCLUSIVE: "not enough evidence",
-    Outcome.ERROR: "could not be measured",
-}
-
 
 class Row(msgspec.Struct, frozen=True):
     """One comparison as a row of a table. Texts are as shown; the finding has the numbers."""
@@ -75,32 +67,13 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
 
 
 def sentence_of(decision: Decision) -> str:
-    """Why a decision was taken, with the numbers of what proved harm where that was the cause."""
-    verdicts = decision.analysis.verdicts if decision.analysis is not None else ()
-    harm = [
-        verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL and verdict.gate in decision.reason
-    ]
-    shown = [sentence for verdict in harm for sentence in (why(verdict),) if sentence not in decision.reason]
-    return _sentence(f"{decision.act}: " + "; ".join([decision.reason, *shown]))
+    """Why a decision was taken. Proven harm brings its numbers along in the verdict's own reason."""
+    return _sentence(f"{decision.act}: {decision.reason}")
 
 
 def why(verdict: Verdict) -> str:
-    """A verdict in one sentence: metric, slice, estimate, interval and margin of its worst finding."""
-    finding = worst(verdict)
-    if finding is None:
-        return f"{verdict.gate}: {_WORDS[verdict.outcome]}, {verdict.reason}"
-    measured = f"{finding.cell} {estimate_of(finding)} {interval_of(finding)}, margin {margin_of(finding)}"
-    return f"{verdict.gate}: {_WORDS[verdict.outcome]}, {measured}"
-
-
-def worst(verdict: Verdict) -> Finding | None:
-    """The finding that decides a verdict; among equals the one nearest to its harm threshold."""
-
-    def rank(finding: Finding) -> tuple[int, float]:
-        harm = finding.log_e_harm if finding.log_e_harm is not None else float("-inf")
-        return _WORST_FIRST.index(finding.outcome), -(harm - (finding.log_needed_harm or 0.0))
-
-    return min(verdict.findings, key=rank, default=None)
+    """A verdict in one sentence; its reason names slice, estimate, interval and margin."""
+    return f"{verdict.gate}: {verdict.reason}"
 
 
 def rows_of(analysis: Analysis) -> tuple[Row, ...]:

@@ -56,6 +56,8 @@ def start(
     check(None, "start", Phase.BASELINE)
     why = f"rolling out {candidate!r} over {stable!r} by policy {policy.name!r}"
     why += f": {reason}" if reason else ""
+    # What routers say about an earlier generation is not about this rollout.
+    generation = route.generation + 1
     record = RolloutRecord(
         wire=WIRE,
         id=rollout,
@@ -78,6 +80,7 @@ def start(
         epoch=0,
         epochs=(EpochRecord(epoch=0, step=None, place="baseline", weight=0.0, mirrored=0.0, opened_at=now),),
         reason=why,
+        generation=generation,
     )
     detail = {"candidate": candidate, "stable": stable, "digest": digest, "attempt": str(record.attempt)}
     detail |= {"policy": policy.name, "policy_hash": record.policy_hash}

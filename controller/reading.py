@@ -72,58 +72,86 @@ class Levels:
         return cls(policy.risk.false_rollback * share, policy.risk.false_promotion * share)
 
 
-def read(
-    cell: Cell,
-    view: View,
-    policy: RolloutPolicy,
-    constants: FrozenConstants,
-    levels: Levels,
-    *,
-    intervals: bool,
-) -> Reading:
-    """The reading of one cell. `intervals` False leaves the interval out, which no decision needs."""
-    limits = limits_of(cell, constants)
-    if any(limit.gap <= 0.0 for limit in limits):
-        reason = "stable's values do not vary, so this margin is 0; give it in the prediction's own unit"
-        return Reading(Outcome.INCONCLUSIVE, reason)
-    steps = [number for number, step in enumerate(policy.steps) if step.place == cell.place]
-    tests: list[_Test] = []
-    for limit in limits:
-        sides = _sides(cell, limit, view, constants)
-        if isinstance(sides, Broken):
-            return Reading(Outcome.ERROR, sides.reason)
-        if not sides[0].epochs or not sides[1].epochs:
-            return Reading(Outcome.INCONCLUSIVE, f"no {cell.place} observations yet")
-        tests.append(_Test(cell, limit, sides, steps, levels))
-    shown = tests[0]
-    if isinstance(shown.harmful, NotComputable):
-        return Reading(Outcome.INCONCLUSIVE, shown.harmful.reason)
-    # Either of two limits may hold: harm is both exceeded, safety the mean of both E-values.
-    harm = min(test.harm for test in tests)
-    safe = log_mean_exp([test.safe for test in tests])
-    last = log_mean_exp([test.last for test in tests])
-    safe_needed = -log(levels.safe)
-    harm_needed = -log(levels.harm * cell.weight) if cell.weight > 0.0 else None
-    if harm_needed is not None and harm >= harm_needed and safe < safe_needed:
-        outcome, reason = Outcome.FAIL, ""
-    elif safe >= safe_needed:
-        outcome, reason = Outcome.PASS, ""
-    else:
-        outcome, reason = Outcome.INCONCLUSIVE, next((test.reason for test in tests if test.reason), "")
-    low, high = shown.interval() if intervals else (None, None)
-    return Reading(
-        outcome, reason, _finite(shown.estimate), low, high,
-        _finite(harm), harm_needed, _finite(safe), safe_needed,
-        shown.harmful.n_stable, shown.harmful.n_candidate, shown.harmful.method, last >= safe_needed,
-    )  # fmt: skip
+class Reader:
+    """Reads the cells of one look. What several cells measure alike is measured once."""
+
+    def __init__(
+        self,
+        view: View,
+        policy: RolloutPolicy,
+        constants: FrozenConstants,
+        levels: Levels,
+        *,
+        intervals: bool,
+    ) -> None:
+        self._view = view
+        self._policy = policy
+        self._constants = constants
+        self._levels = levels
+        self._intervals = intervals
+        self._sides: dict[tuple[object, ...], tuple[_Side, _Side] | Broken] = {}
+
+    def read(self, cell: Cell) -> Reading:
+        """The reading of one cell."""
+        limits = limits_of(cell, self._constants)
+        if any(limit.gap <= 0.0 for limit in limits):
+            reason = "stable's values do not vary, so this margin is 0; give it in the prediction's own unit"
+            return Reading(Outcome.INCONCLUSIVE, reason)
+        steps = [number for number, step in enumerate(self._policy.steps) if step.place == cell.place]
+        tests: list[_Test] = []
+        for limit in limits:
+            sides = self._alike(cell, limit)
+            if isinstance(sides, Broken):
+                return Reading(Outcome.ERROR, sides.reason)
+            if not sides[0].epochs or not sides[1].epochs:
+                return Reading(Outcome.INCONCLUSIVE, f"no {cell.place} observations yet")
+            tests.append(_Test(cell, limit, sides, steps, self._levels))
+        shown = tests[0]
+        if isinstance(shown.harmful, NotComputable):
+            return Reading(Outcome.INCONCLUSIVE, shown.harmful.reason)
+        # Either of two limits may hold: harm is both exceeded, safety the mean of both E-values.
+        harm = min(test.harm for test in tests)
+        safe = log_mean_exp([test.safe for test in tests])
+        last = log_mean_exp([test.last for test in tests])
+        safe_needed = -log(self._levels.safe)
+        harm_needed = -log(self._levels.harm * cell.weight) if cell.weight > 0.0 else None
+        if harm_needed is not None and harm >= harm_needed and safe < safe_needed:
+            outcome, reason = Outcome.FAIL, ""
+        elif safe >= safe_needed:
+            outcome, reason = Outcome.PASS, ""
+        else:
+            outcome, reason = Outcome.INCONCLUSIVE, next((test.reason for test in tests if test.reason), "")
+        low, high = shown.interval() if self._intervals else (None, None)
+        return Reading(
+            outcome, reason, _finite(shown.estimate), low, high,
+            _finite(harm), harm_needed, _finite(safe), safe_needed,
+            shown.harmful.n_stable, shown.harmful.n_candidate, shown.harmful.method, last >= safe_needed,
+        )  # fmt: skip
+
+    def _alike(self, cell: Cell, limit: Limit) -> tuple[_Side, _Side] | Broken:
+        key = (cell.place, cell.group, cell.series, limit.effect, limit.harm_at, limit.margin)
+        if key not in self._sides:
+            self._sides[key] = _sides(cell, limit, self._view, self._constants)
+        return self._sides[key]
 
 
-@dataclass(frozen=True, slots=True)
 class _Side:
     """What one of the two questions is asked of, and how: harm and safety may see different series."""
 
-    epochs: Epochs
-    measure: Callable[[Any], Measured | NotComputable]
+    def __init__(self, epochs: Epochs, measure: Callable[[Any], Measured | NotComputable]) -> None:
+        self.epochs = epochs
+        self._measure = measure
+        self._known: dict[int, Measured | NotComputable] = {}
+
+    def since(self, step: int) -> int:
+        """How many epochs, the latest ones, belong to `step` or a later one."""
+        return sum(1 for epoch in self.epochs if epoch.step >= step)
+
+    def look(self, latest: int) -> Measured | NotComputable:
+        """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
+        if latest not in self._known:
+            self._known[latest] = self._measure(self.epochs[len(self.epochs) - latest :])
+        return self._known[latest]
 
 
 class _Test:
@@ -141,12 +169,12 @@ class _Test:
         self._safe_null = limit.margin if limit.effect == "difference" else 0.0
         self.reason = ""
         for_harm, for_safe = sides
-        self.harmful = self._look(for_harm, for_harm.epochs)
-        self._harmless = self.harmful if for_safe is for_harm else self._look(for_safe, for_safe.epochs)
+        self.harmful = self._look(for_harm, len(for_harm.epochs))
+        self._harmless = self._look(for_safe, len(for_safe.epochs))
         self.harm = self._carried(for_harm, steps) if self._harm_level > 0.0 else -inf
         self.safe = self._safe(self._harmless)
-        recent = [epoch for epoch in for_safe.epochs if epoch.step == steps[-1]]
-        if len(recent) == len(for_safe.epochs):
+        recent = for_safe.since(steps[-1])
+        if recent == len(for_safe.epochs):
             self.last = self.safe
         else:
             self.last = self._safe(self._look(for_safe, recent)) if recent else -inf
@@ -171,8 +199,8 @@ class _Test:
             far = _finite(self._shown(self._harmless, reach, self._limit.margin))
         return (far, near) if self._turned else (near, far)
 
-    def _look(self, side: _Side, epochs: Epochs) -> Measured | NotComputable:
-        got = side.measure(epochs)
+    def _look(self, side: _Side, latest: int) -> Measured | NotComputable:
+        got = side.look(latest)
         return got.mirrored() if self._turned and not isinstance(got, NotComputable) else got
 
     def _carried(self, side: _Side, steps: Sequence[int]) -> float:
@@ -180,11 +208,10 @@ class _Test:
         logs: list[float] = []
         known: dict[int, float] = {0: 0.0}
         for step in steps:
-            since = [epoch for epoch in side.epochs if epoch.step >= step]
-            if len(since) not in known:
-                got = self.harmful if len(since) == len(side.epochs) else self._look(side, since)
-                known[len(since)] = self._harm(got)
-            logs.append(known[len(since)])
+            latest = side.since(step)
+            if latest not in known:
+                known[latest] = self._harm(self._look(side, latest))
+            logs.append(known[latest])
         return log_mean_exp(logs)
 
     def _harm(self, got: Measured | NotComputable) -> float:

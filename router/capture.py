@@ -54,15 +54,15 @@ class Gathered:
             self.facts_lost += 1
             self._cells[fact.slot * FIELDS + FACTS_LOST] += 1
             return
-        self.facts.append(fact)
         if body is not None:
             if self._bytes + size > self.room:
                 self._strip()
             if size > self.room:
                 fact.captured = _LOST
-                return
-            self._bytes += size
-            self.bodies.append(body)
+            else:
+                self._bytes += size
+                self.bodies.append(body)
+        self.facts.append(fact)
 
     def add_pair(self, pair: Pair) -> None:
         """Gather one pair."""
@@ -131,6 +131,11 @@ class ObserverLink(asyncio.Protocol):
         self._retry_at = 0.0
         self._sent_at = 0.0
         self._stopped = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the observer is there."""
+        return self._transport is not None
 
     def ready(self, now: float) -> bool:
         """Whether a flush may be sent; if there is no connection, one is made in the background."""

@@ -46,7 +46,7 @@ _REQUEST = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS,
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) (([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n)" + _FIELDS)
-_OTHER_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/(?!1\.[01]\r)[0-9]")
+_OTHER_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/(?!1\.[01])[0-9]")
 _NEVER_VALID = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _LONGEST_LENGTH: Final = 15  # digits: a petabyte

@@ -17,6 +17,7 @@ from ..store.protocol import RouterStore
 from ..store.rollouts import ReplicaReport
 
 _PAUSE = 0.5  # seconds before a store that failed is tried again
+_LAST_CHANCE = 1.0  # seconds that a store gets at the end when it has been failing
 
 Record = Evidence | ReplicaReport
 
@@ -58,6 +59,8 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            if self._failing:
+                until = min(until, monotonic() + _LAST_CHANCE)
             while (self._waiting or self._writing) and monotonic() < until:
                 self._changed.wait(until - monotonic())
             written = not self._waiting and not self._writing

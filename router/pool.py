@@ -33,7 +33,7 @@ class Pool:
     """The connections of one worker to `address`. `at_most` 0: client traffic; else a mirror's bound."""
 
     __slots__ = (
-        "_limit", "_loop", "_mirror", "_refused_at", "_tasks", "_timeout", "_tls", "_total", "_waiting",
+        "_attempts", "_limit", "_loop", "_mirror", "_refused_at", "_tasks", "_timeout", "_tls", "_total", "_waiting",
         "address", "idle", "used_at",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Pool:
         self._tls = tls
         self._waiting: deque[Receiver] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts = 0  # connections being made
         self._total = 0  # connections made or being made
         self._refused_at = 0.0
 
@@ -71,8 +72,9 @@ class Pool:
             receiver.failed(Ending.CONNECT)
             return
         self._waiting.append(receiver)
-        if self._total < self._limit and len(self._tasks) < len(self._waiting):
+        if self._total < self._limit and self._attempts < len(self._waiting):
             self._total += 1
+            self._attempts += 1
             task = self._loop.create_task(self._connect())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -131,6 +133,7 @@ class Pool:
         except (OSError, ssl.SSLError, UnicodeError):  # TimeoutError is an OSError
             self._refused_at = monotonic()
         finally:
+            self._attempts -= 1
             if upstream is None:
                 self._total -= 1
         if upstream is not None:

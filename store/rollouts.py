@@ -166,7 +166,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `version` is the compare-and-set counter (1 at creation). `policy`: canonical text; `attempt`: how
     often this candidate (digest) was rolled out before. `paused_from`: the phase to resume to.
     `held_for`: seconds spent paused in this step, which no minimum counts. `reason`: why it is where
-    it is, in a sentence.
+    it is, in a sentence. `generation`: of the route it began with.
     """
 
     wire: str
@@ -198,6 +198,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     analysis: Analysis | None = None
     override: str | None = None
     ended_at: float | None = None
+    generation: int = 0
 
 
 class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=AUDIT_WIRE):

@@ -20,7 +20,7 @@ from .models import CANDIDATES, STABLE, Recipe, load_data, scores, train
 
 MODEL = "progression"
 PREDICT = f"/v1/models/{MODEL}:predict"
-_SPREAD = 0.25  # sigma of the log-normal feature look-up: p95 is 1.5 times the median
+_SPREAD = 0.4  # sigma of the log-normal feature look-up: p95 is 1.9 times the median
 
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

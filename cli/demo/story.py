@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,7 @@ from .models import CANDIDATES, STABLE, Data, Recipe, load_data
 from .truth import require_good, truth_of
 
 _LINE_EVERY: Final = 5.0  # seconds between lines where there is no terminal
+_LONGEST_LINE: Final = 100
 _LONGEST: Final = 150.0  # seconds for one rollout; the policy's own deadlines end it earlier
 _EXPECTED = {"good": Phase.PROMOTED}  # every other candidate is to be rolled back
 
@@ -60,16 +62,14 @@ class _Story:
         self._data = data
         self._console = console
         self._until = until
-        self._stable: Recipe = STABLE
-        self._policy = parse_policy(material("policy.yaml"), "policy.yaml")
-        service = parse_service(material("service.yaml"), "service.yaml")
-        self._agree_within = service.prediction.agree_within or 0.0
+        self._truths: dict[str, str] = {}
 
     def prepare(self) -> None:
         """Models, proxy and controller, then the load."""
         count, patients = len(self._cast.versions), len(self._data.high)
         self._say(f"training and starting {count} versions of a model on {patients} patients …")
         self._cast.start_models()
+        self._learn_truths()
         self._say("starting the proxy and the controller: accede serve …")
         self._cast.start_accede()
         capacity, rate = self._cast.probe()
@@ -83,10 +83,7 @@ class _Story:
         recipe = CANDIDATES[scenario]
         self._console.print()
         self._console.rule(Text(f"version {version} ({scenario}): {recipe.title}"), align="left")
-        truth = truth_of(self._stable, recipe, self._agree_within, self._data)
-        self._say(truth.sentence())
-        if scenario == "good":
-            self._say(require_good(truth, self._policy))
+        self._say(self._truths[version])
         typed = self._cast.start_rollout(version)
         self._say(f"$ {typed}")
         with self._cast.client() as client:
@@ -102,9 +99,24 @@ class _Story:
                 f"the {scenario} candidate should be {tables.phase_words(expected)}, and is "
                 f"{tables.phase_words(view.phase)}: {view.reason}"
             )
-        if view.phase is Phase.PROMOTED:
-            self._stable = recipe
         return scenario, view
+
+    def _learn_truths(self) -> None:
+        """What each candidate changes against the version that will be stable when its turn comes.
+
+        Before the load starts, because training takes a core that the measured servers would miss.
+        """
+        policy = parse_policy(material("policy.yaml"), "policy.yaml")
+        service = parse_service(material("service.yaml"), "service.yaml")
+        stable: Recipe = STABLE
+        for version, scenario in list(self._cast.versions.items())[1:]:
+            candidate = CANDIDATES[scenario]
+            truth = truth_of(stable, candidate, service.prediction.agree_within or 0.0, self._data)
+            self._truths[version] = truth.sentence()
+            if scenario == "good":
+                self._truths[version] += "; " + require_good(truth, policy)
+            if scenario in _EXPECTED:
+                stable = candidate
 
     def sum_up(self, ends: Sequence[tuple[str, RolloutView]], seconds: float) -> None:
         """Last lines: the outcomes, and what the clients of the proxy noticed."""
@@ -127,7 +139,8 @@ class _Story:
             return until_settled(client, SERVICE, None, seconds, lambda view: live.update(self._scene(view)))
 
     def _log(self, view: RolloutView) -> None:
-        self._say(tables.line(view))
+        waits = shorten(view.needs[0], _LONGEST_LINE) if view.needs else view.reason
+        self._say(f"{tables.headline(view).plain}: {waits}")
 
     def _scene(self, view: RolloutView) -> RenderableType:
         return Group(tables.status(view), Text(), Text(self._traffic(), "dim"))

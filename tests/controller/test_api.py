@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 
 from accede.controller.acting import Acts
-from accede.controller.api import MAX_BODY, OPERATIONS, Desk, application
+from accede.controller.api import MAX_BODY, Desk, application
 from accede.controller.files import ServiceFiles
 from accede.controller.looking import Engine
 from accede.controller.loop import Loop
+from accede.controller.messages import OPERATIONS
 from accede.store.evidence import WIRE, ArmCounts, Evidence
 from accede.store.rollouts import Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
 from accede.store.sqlite import SqliteStore
@@ -238,8 +239,11 @@ def test_history_and_explanation(controller: Controller, story: Story) -> None:
         estimate=4.2, low=2.5, high=6.0, margin=1.0, log_e_harm=9.0, log_needed_harm=4.0,
     )  # fmt: skip
     bad = story.analysis(odd={(0, "canary"): Outcome.FAIL})
+    shown = {"findings": (finding,), "reason": "+4.2 pp, margin 1 pp"}
     verdicts = tuple(
-        msgspec.structs.replace(v, findings=(finding,)) if v.outcome is Outcome.FAIL else v
+        msgspec.structs.replace(v, findings=(finding,), reason="+4.2 pp, margin 1 pp")
+        if v.outcome is Outcome.FAIL
+        else v
         for v in bad.verdicts
     )
     controller.analysis = msgspec.structs.replace(bad, verdicts=verdicts)
@@ -251,10 +255,9 @@ def test_history_and_explanation(controller: Controller, story: Story) -> None:
     explained = controller.client.get("/api/v1/services/fraud/explain").json()
     explanation = explained["explanation"]
     assert explanation["act"] == "rollback"
-    for part in ("errors", "+4.2 pp", "[+2.5, +6] pp", "margin 1 pp"):
-        assert part in explanation["sentence"], explanation["sentence"]
+    assert explanation["sentence"] == "Rollback: errors: +4.2 pp, margin 1 pp."
     (row,) = explanation["rows"]
-    assert (row["estimate"], row["margin"], row["outcome"]) == ("+4.2 pp", "1 pp", "fail")
+    assert (row["estimate"], row["interval"], row["margin"]) == ("+4.2 pp", "[+2.5, +6] pp", "1 pp")
     first = controller.client.get("/api/v1/services/fraud/explain", params={"number": 1}).json()[
         "explanation"
     ]

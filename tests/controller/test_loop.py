@@ -291,7 +291,10 @@ class TestARollout:
 
     def test_a_direct_abort_is_reconciled(self, house: House) -> None:
         house.reach(Phase.CANARY)
-        report = ReplicaReport(source="r1:a", replica="r1", at=house.script.now, direct={"fraud": "INC-81"})
+        report = ReplicaReport(
+            source="r1:a", replica="r1", at=house.script.now, direct={"fraud": "INC-81"},
+            generations={"fraud": house.route.generation},
+        )  # fmt: skip
         house.store.publish_report(report)
         house.rounds(1)
         assert house.record.phase is Phase.ABORTED

@@ -325,13 +325,19 @@ class TestReports:
         assert read_signals(story.at(1, BEGAN), 7, reports) == Signals()
 
     def test_a_direct_abort_carries_its_reason(self, story: Story) -> None:
-        signals = read_signals(story.at(1, BEGAN), 7, (self.report(direct={"fraud": "INC-81"}),))
+        report = self.report(direct={"fraud": "INC-81"}, generations={"fraud": 2})
+        signals = read_signals(story.at(1, BEGAN), 7, (report,))
         assert signals.direct is not None
         assert "INC-81" in signals.direct
 
     def test_a_direct_abort_from_before_the_rollout_is_past(self, story: Story) -> None:
-        reports = (self.report(direct={"fraud": "INC-81"}),)
+        reports = (self.report(direct={"fraud": "INC-81"}, generations={"fraud": 2}),)
         assert read_signals(story.at(1, BEGAN + 10), 7, reports) == Signals()
+
+    def test_a_router_that_has_not_seen_the_start_speaks_of_an_earlier_rollout(self, story: Story) -> None:
+        reports = (self.report(direct={"fraud": "INC-81"}, generations={"fraud": 1}),)
+        assert story.at(1, BEGAN).generation == 2
+        assert read_signals(story.at(1, BEGAN), 7, reports) == Signals()
 
 
 class TestTheTable:

@@ -335,7 +335,7 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
                     record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds
                 )
                 epochs[opened.epoch] = Epoch()
-                traffic.frozen_sd = constants.deviations["mean|"]
+                traffic.frozen_sd = constants.deviations.get("mean|", world.sd)
                 traffic.thresholds = thresholds.get("latency.p95")
             record = apply(record, action, now, opened)
         if record.phase.ended or record.phase is Phase.PAUSED:
@@ -366,3 +366,151 @@ def told(name: str, ends: list[End]) -> Counter[Phase]:
     for reason, count in Counter(end.reason[:150] for end in ends).most_common(4):
         print(f"    {count} times: {reason}")
     return phases
+
+
+def at_most(share: float, runs: int) -> float:
+    """The nominal share and three standard errors."""
+    return share + 3.0 * math.sqrt(share * (1.0 - share) / runs)
+
+
+def only(**gate: Any) -> dict[str, Any]:
+    """The guarded policy with one gate, whose harm begins no earlier than its margin: nothing ends a run early."""
+    return {**GUARDED, "gates": (gate,)}
+
+
+# Exactly at its margin: a promotion is as false as it can be, and so is a rollback.
+AT_THE_MARGIN: dict[str, tuple[dict[str, Any], World]] = {
+    "errors, ratio": (
+        only(metric="errors", max_ratio=1.5, harm_at=1.5, **{"in": "canary"}),
+        World(error_ratio=1.5),
+    ),
+    "errors, ratio, long stalls": (
+        only(metric="errors", max_ratio=1.5, harm_at=1.5, **{"in": "canary"}),
+        World(error_ratio=1.5, stall=(2.0, 300.0)),
+    ),
+    "errors, increase, few events": (
+        only(metric="errors", max_increase="0.5pp", harm_at="0.5pp", **{"in": "canary"}),
+        World(errors=0.0, stall_errors=0.0, error_extra=0.005, rate=60.0),
+    ),
+    "errors, ratio, shadow": (
+        only(metric="errors", max_ratio=1.5, harm_at=1.5, **{"in": "shadow"}),
+        World(error_ratio=1.5),
+    ),
+    "latency.p95": (only(metric="latency.p95", max_ratio=1.2, harm_at=1.2), World(latency=1.02**9)),
+    "mean, canary": (
+        only(metric="prediction.mean", max_shift="0.1sd", harm_at="0.1sd", **{"in": "canary"}),
+        World(shift=0.1),
+    ),
+    "mean, shadow": (
+        only(metric="prediction.mean", max_shift="0.1sd", harm_at="0.1sd", **{"in": "shadow"}),
+        World(shift=-0.1),
+    ),
+    "selection in a slice, canary": (
+        only(metric="selection_rate", by="sex", max_shift="3pp", harm_at="3pp", **{"in": "canary"}),
+        World(female=-0.03),
+    ),
+    "selection in a slice, shadow": (
+        only(metric="selection_rate", by="sex", max_shift="3pp", harm_at="3pp", **{"in": "shadow"}),
+        World(female=0.03),
+    ),
+    "agreement": (only(metric="prediction.agreement", min="95%"), World(agreement=0.95)),
+}
+
+HARMFUL: dict[str, tuple[World, str]] = {
+    "three times the errors": (World(error_ratio=3.0), "errors"),
+    "three times the errors, from 50% on": (World(error_ratio=3.0, from_step=3), "errors"),
+    "+60% latency": (World(latency=1.6), "latency.p95"),
+    "shifted scores": (World(shift=0.3), "prediction.mean"),
+    "one slice selected 9pp less": (World(female=-0.09), "sex=female"),
+}
+
+DEMO_WORLD: dict[str, Any] = {
+    "rate": 600.0, "errors": 0.0, "stall": (0.05, 20.0), "stall_errors": 0.0, "drift": 0.05, "agreement": 0.96,
+    "shift": 0.01,
+}  # fmt: skip
+
+
+def judge_equal(runs: int, every: float, seed: int) -> None:
+    phases = told("equal candidate", campaign(GUARDED, World(), runs, seed, every))
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
+    assert phases[Phase.PROMOTED] / runs >= 0.9
+
+
+def judge_margin(name: str, runs: int, every: float, seed: int) -> None:
+    policy, world = AT_THE_MARGIN[name]
+    phases = told(f"at the margin of {name}", campaign(policy, world, runs, seed, every))
+    assert phases[Phase.PROMOTED] / runs <= at_most(0.05, runs)
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
+
+
+def judge_harm(name: str, runs: int, every: float, seed: int) -> None:
+    world, named = HARMFUL[name]
+    ends = campaign(GUARDED, world, runs, seed, every)
+    told(name, ends)
+    caught = [end for end in ends if end.phase is Phase.ROLLED_BACK and named in end.reason]
+    assert len(caught) / runs >= 0.95
+
+
+def test_quick_equal_candidates_are_promoted() -> None:
+    judge_equal(runs=30, every=30.0, seed=1)
+
+
+@pytest.mark.parametrize("name", ["errors, ratio", "selection in a slice, canary"])
+def test_quick_candidates_at_a_margin_are_not(name: str) -> None:
+    judge_margin(name, runs=15, every=60.0, seed=2)
+
+
+@pytest.mark.parametrize("name", ["+60% latency", "one slice selected 9pp less"])
+def test_quick_harmful_candidates_are_rolled_back(name: str) -> None:
+    judge_harm(name, runs=10, every=30.0, seed=3)
+
+
+def test_quick_demo_policy_decides_in_time() -> None:
+    good = campaign(DEMO, World(**DEMO_WORLD), 5, 4, 1.0)
+    told("demo, good", good)
+    assert all(end.phase is Phase.PROMOTED and end.at <= 45.0 for end in good)
+    biased = campaign(DEMO, World(**DEMO_WORLD, female=-0.15), 5, 5, 1.0)
+    told("demo, biased", biased)
+    assert all(
+        end.phase is Phase.ROLLED_BACK and end.at <= 16.0 and "sex=female" in end.reason for end in biased
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equal_candidates_are_promoted() -> None:
+    judge_equal(runs=1000, every=20.0, seed=11)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equal_candidates_on_slow_traffic_with_long_stalls_are_not_rolled_back() -> None:
+    runs = 1000
+    world = World(rate=150.0, errors=0.005, stall=(2.0, 300.0))
+    phases = told("equal, 2 s stalls", campaign(GUARDED, world, runs, 12, 30.0))
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", list(AT_THE_MARGIN))
+def test_candidates_exactly_at_a_margin_are_not_promoted(name: str) -> None:
+    judge_margin(name, runs=1000, every=30.0, seed=13)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", list(HARMFUL))
+def test_harmful_candidates_are_rolled_back(name: str) -> None:
+    judge_harm(name, runs=1000, every=20.0, seed=14)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo_policy() -> None:
+    runs = 1000
+    good = campaign(DEMO, World(**DEMO_WORLD), runs, 15, 1.0)
+    assert told("demo, good", good)[Phase.PROMOTED] / runs >= 0.98
+    biased = campaign(DEMO, World(**DEMO_WORLD, female=-0.15), runs, 16, 1.0)
+    assert told("demo, biased", biased)[Phase.ROLLED_BACK] == runs
+    assert max(end.at for end in biased) <= 20.0

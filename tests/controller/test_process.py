@@ -147,6 +147,25 @@ def test_asked_to_end_it_ends_in_order(
     assert process.returncode == 0
 
 
+def test_with_its_own_statistics_it_looks_after_a_baseline(
+    tmp_path: Path, services: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "accede.controller", "--data", str(tmp_path / "data")]
+    command += ["--services", str(services), "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: ready(port))
+            assert post(port, "fraud/rollouts", candidate="43", policy="careful").status_code == 201
+            where = f"http://127.0.0.1:{port}/api/v1/services/fraud/rollout"
+            view = until(lambda: (found := httpx.get(where).json())["looked_at"] and found)
+            assert (view["phase"], view["needs"]) == ("baseline", ["100 more requests of stable"])
+            assert post(port, "fraud/rollout/abort", reason="INC-81").json()["phase"] == "aborted"
+        finally:
+            process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "accede.controller", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -230,6 +230,18 @@ class Stage:
         value: dict[str, Any] = json.loads(shown.stdout)
         return value
 
+    def until(self, condition: Callable[[dict[str, Any]], bool], within: float = 30.0) -> dict[str, Any]:
+        """The first view of the rollout, as the API shows it, that meets the condition."""
+        path = f"http://127.0.0.1:{self.api_port}/api/v1/services/{NAME}/rollout"
+
+        def met() -> dict[str, Any] | None:
+            view: dict[str, Any] = httpx.get(path, trust_env=False).json()
+            assert "error" not in view, view
+            return view if condition(view) else None
+
+        view: dict[str, Any] = eventually(met, within, "the rollout is where the test waits for it")
+        return view
+
     def watch(self, within: float) -> tuple[int, str]:
         """Wait for the outcome: exit code and output of `accede status --watch`."""
         watched = self.accede("status", NAME, "--watch", "--timeout", str(within), within=within + 10)

@@ -23,8 +23,8 @@ class Behaviour(msgspec.Struct, frozen=True):
     the answer (another name: an extractor never matches). `hang`: never answer. `drop`: close instead.
     """
 
-    delay: float = 0.005
-    spread: float = 0.2
+    delay: float = 0.02
+    spread: float = 0.4
     errors: float = 0.0
     shift: float = 0.0
     group_shift: float = 0.0

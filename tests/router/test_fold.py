@@ -35,7 +35,7 @@ PLAN = MeasurementPlan(
     limits=(0.0, 10.0),
     thresholds=(LatencyThresholds("latency.p95", SECOND, SECOND + 10, SECOND + 20),),
     edges=(0.25, 0.5, 0.75),
-    sliced_metrics={name: ("sex",) for name in ("mean", "selected", "missing", "errors", "agreement")},
+    sliced_metrics=dict.fromkeys(("mean", "selected", "missing", "errors", "agreement"), ("sex",)),
 )
 
 

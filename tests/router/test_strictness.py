@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httptools
 import pytest
-from conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
+from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
 from hypothesis import example, given
 from hypothesis import strategies as st
 

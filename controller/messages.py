@@ -1,0 +1,99 @@
+"""What the API takes and gives: bodies of requests, bodies of answers, and the list of operations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from .explain import Explanation
+from .openapi import Operation
+from .views import DecisionLine, History, RolloutLine, RolloutView, ServiceView
+
+Text = Annotated[str, Field(max_length=1000)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ActRequest(_Request):
+    """Who acts and why."""
+
+    actor: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Text = ""
+
+
+class PromoteRequest(ActRequest):
+    """`full`: to the end instead of to the next step."""
+
+    full: bool = False
+
+
+class StartRequest(ActRequest):
+    """A start. The policy: its name, or its text with the file it is from, or the one the service names."""
+
+    candidate: Annotated[str, Field(min_length=1, max_length=200)]
+    policy: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    policy_text: str | None = None
+    policy_file: Text = "policy.yaml"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong. `exit_code`: what a command ends with."""
+
+    kind: str
+    message: str
+    exit_code: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The body of every error."""
+
+    error: Failure
+
+
+class Services(msgspec.Struct, frozen=True):
+    """All services by name; `problems`: what is wrong in the files."""
+
+    services: tuple[ServiceView, ...]
+    problems: tuple[str, ...]
+
+
+class Rollouts(msgspec.Struct, frozen=True):
+    """Rollouts, oldest first."""
+
+    rollouts: tuple[RolloutLine, ...]
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """One explanation and the list of decisions to choose from."""
+
+    explanation: Explanation
+    decisions: tuple[DecisionLine, ...]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`ok`, and otherwise why not."""
+
+    ok: bool
+    reason: str = ""
+
+
+SERVICE = "/api/v1/services/{service}"
+OPERATIONS: Final = (
+    Operation("GET", "/api/v1/services", "All services", Services),
+    Operation("GET", "/api/v1/rollouts", "All rollouts", Rollouts, query=(("service", "string"),)),
+    Operation("POST", f"{SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201),
+    Operation("GET", f"{SERVICE}/rollout", "The newest rollout", RolloutView, query=(("id", "string"),)),
+    Operation("POST", f"{SERVICE}/rollout/pause", "Stay, with traffic as it is", RolloutView, ActRequest),
+    Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest),
+    Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
+    Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
+    Operation("GET", f"{SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
+    Operation("GET", f"{SERVICE}/explain", "Why", Explained,
+              query=(("id", "string"), ("number", "integer"))),
+    Operation("GET", "/healthz", "The process answers", Health),
+    Operation("GET", "/readyz", "The store answers and the loop runs", Health),
+)  # fmt: skip
