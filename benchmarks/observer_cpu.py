@@ -79,6 +79,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     data = flushes(count)
     costs: list[float] = []
+    snapshot = 0.0
     for _ in range(ROUNDS):
         inflow = Inflow("replica:boot")
         inflow.place(0, route())

@@ -10,8 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from ..controller.api import Explained, Failed, Services
-from ..controller.views import History, RolloutView
+from ..controller.shown import Explained, Failed, History, RolloutView, Services
 from ..errors import AccedeError, TimedOut, Unreachable, UsageError
 
 T = TypeVar("T")

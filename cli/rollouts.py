@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..controller.views import RolloutView
+    from ..controller.shown import RolloutView
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,8 +16,7 @@ from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verd
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..controller.api import Explained, Services
-    from ..controller.views import RolloutView
+    from ..controller.shown import Explained, RolloutView, Services
     from ..store.evidence import MirrorCounts
 
 _STYLES = {

@@ -39,29 +39,11 @@ from .acting import Acts
 from .explain import explain
 from .files import ServiceFiles
 from .loop import Loop
-from .messages import (
-    OPERATIONS,
-    SERVICE,
-    ActRequest,
-    Explained,
-    Failed,
-    Failure,
-    Health,
-    PromoteRequest,
-    Rollouts,
-    Services,
-    StartRequest,
-)
+from .messages import OPERATIONS, SERVICE, ActRequest, PromoteRequest, StartRequest
 from .openapi import document
 from .performing import merged
-from .views import (
-    History,
-    RolloutView,
-    decision_lines,
-    rollout_line,
-    rollout_view,
-    service_view,
-)
+from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
+from .views import decision_lines, rollout_line, rollout_view, service_view
 
 MAX_BODY: Final = 2**20  # bytes; a policy of any sense is a hundredth of it
 ALIVE_WITHIN: Final = 5.0  # seconds since the loop's last round

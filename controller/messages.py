@@ -1,15 +1,13 @@
-"""What the API takes and gives: bodies of requests, bodies of answers, and the list of operations."""
+"""What the API takes: bodies of requests, and the list of operations. Bodies of answers are in `shown`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final
 
-import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from .explain import Explanation
 from .openapi import Operation
-from .views import DecisionLine, History, RolloutLine, RolloutView, ServiceView
+from .shown import Explained, Health, History, Rollouts, RolloutView, Services
 
 Text = Annotated[str, Field(max_length=1000)]
 
@@ -38,47 +36,6 @@ class StartRequest(ActRequest):
     policy: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     policy_text: str | None = None
     policy_file: Text = "policy.yaml"
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """What went wrong. `exit_code`: what a command ends with."""
-
-    kind: str
-    message: str
-    exit_code: int
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """The body of every error."""
-
-    error: Failure
-
-
-class Services(msgspec.Struct, frozen=True):
-    """All services by name; `problems`: what is wrong in the files."""
-
-    services: tuple[ServiceView, ...]
-    problems: tuple[str, ...]
-
-
-class Rollouts(msgspec.Struct, frozen=True):
-    """Rollouts, oldest first."""
-
-    rollouts: tuple[RolloutLine, ...]
-
-
-class Explained(msgspec.Struct, frozen=True):
-    """One explanation and the list of decisions to choose from."""
-
-    explanation: Explanation
-    decisions: tuple[DecisionLine, ...]
-
-
-class Health(msgspec.Struct, frozen=True):
-    """`ok`, and otherwise why not."""
-
-    ok: bool
-    reason: str = ""
 
 
 SERVICE = "/api/v1/services/{service}"

@@ -4,134 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from ..policies.policy import RolloutPolicy, Step
 from ..policies.service import ModelService
-from ..store.evidence import Evidence, MirrorCounts
+from ..store.evidence import Evidence
 from ..store.rollouts import (
     Analysis,
-    AuditEntry,
     Decision,
-    Hold,
     Phase,
     ReplicaReport,
     RolloutRecord,
-    Validity,
-    Verdict,
 )
 from ..store.routes import WHOLE, ServiceRoute
 from .conditions import missing_to_advance
 from .explain import why
 from .looking import policy_of
 from .measuring import baseline_requests
-
-
-class StepView(msgspec.Struct, frozen=True):
-    """One step of the policy. `state`: done, now or next. `text`: as in `canary 5%, until gates`."""
-
-    number: int
-    place: str
-    share: float
-    state: str
-    text: str
-    seconds: float
-    requests: int
-    deadline: float | None
-
-
-class GateView(msgspec.Struct, frozen=True):
-    """One gate's latest verdict and the sentence that explains it."""
-
-    sentence: str
-    verdict: Verdict
-
-
-class RolloutView(msgspec.Struct, frozen=True):
-    """One rollout as it stands. `exit_code`: what a command that waits for it ends with (0, 3, 4).
-
-    `weight`: the candidate's share of users now, 0..1. `needs`: what the current step still lacks.
-    `replicas`: router -> generation in force there; `generation` is the one that should be.
-    """
-
-    id: str
-    service: str
-    stable: str
-    candidate: str
-    phase: Phase
-    phase_since: float
-    reason: str
-    exit_code: int
-    policy: str
-    policy_hash: str
-    attempt: int
-    started_by: str
-    started_at: float
-    ended_at: float | None
-    step: int | None
-    steps: tuple[StepView, ...]
-    weight: float
-    mirrored: float
-    needs: tuple[str, ...]
-    next_step: str
-    hold: Hold | None
-    override: str | None
-    gates: tuple[GateView, ...]
-    validity: tuple[Validity, ...]
-    looked_at: float | None
-    candidate_requests: int
-    stable_requests: int
-    mirror: MirrorCounts | None
-    generation: int
-    replicas: dict[str, int]
-
-
-class RolloutLine(msgspec.Struct, frozen=True):
-    """One rollout in a list."""
-
-    id: str
-    service: str
-    stable: str
-    candidate: str
-    policy: str
-    phase: Phase
-    step: str
-    weight: float
-    reason: str
-    started_by: str
-    started_at: float
-    ended_at: float | None
-    exit_code: int
-
-
-class ServiceView(msgspec.Struct, frozen=True):
-    """One service. `stable`: what the store serves; `stable_in_file`: what Git says, None without a file."""
-
-    name: str
-    stable: str | None
-    stable_in_file: str | None
-    versions: tuple[str, ...]
-    protocol: str
-    generation: int
-    replicas: dict[str, int]
-    rollout: RolloutLine | None
-    problem: str | None
-
-
-class History(msgspec.Struct, frozen=True):
-    """The audit trail of a service, oldest first."""
-
-    service: str
-    entries: tuple[AuditEntry, ...]
-
-
-class DecisionLine(msgspec.Struct, frozen=True):
-    """One decision in a list; `number` is what explain takes."""
-
-    number: int
-    at: float
-    act: str
-    reason: str
+from .shown import DecisionLine, GateView, RolloutLine, RolloutView, ServiceView, StepView
 
 
 def rollout_view(

@@ -138,7 +138,7 @@ def _sentence(
 
 def _told(reading: Reading) -> str:
     if reading.outcome is Outcome.FAIL:
-        return "harm proven"
+        return reading.reason or "harm proven"
     if reading.outcome is Outcome.PASS:
         return "proven within the margin"
     if reading.reason:

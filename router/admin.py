@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import AccedeError, NotFound, Unreachable, UsageError
 from .listening import listen_unix
@@ -58,7 +58,7 @@ class AdminSocket:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise UsageError("a request is one JSON object on one line")
-            return await self._answer(request)
+            return await self._answer(cast("dict[str, Any]", request))
         except (ValueError, RecursionError):
             return {"error": "a request is one JSON object on one line", "kind": "UsageError"}
         except AccedeError as problem:
@@ -88,6 +88,7 @@ def admin_call(
         ) from problem
     if not isinstance(reply, dict):
         raise Unreachable(f"what listens at {os.fspath(path)!r} is no router")
-    if "error" in reply:
-        raise _ERRORS.get(str(reply.get("kind")), AccedeError)(str(reply["error"]))
-    return reply
+    answer = cast("dict[str, Any]", reply)
+    if "error" in answer:
+        raise _ERRORS.get(str(answer.get("kind")), AccedeError)(str(answer["error"]))
+    return answer

@@ -27,10 +27,10 @@ class ChunkReader:
     def __init__(self) -> None:
         self._state = _AT_SIZE
         self._left = 0
-        self._held = b""
+        self._held: bytes = b""
         self._trailers = 0
         self.payload = 0
-        self.rest = b""
+        self.rest: bytes = b""
 
     @property
     def done(self) -> bool:

@@ -7,7 +7,7 @@ an instance has no usable prediction, and it comes in time proportional to the (
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ..errors import WireError
 from ..store.measurement import Extraction, SlicePlan, group_names
@@ -134,8 +134,9 @@ class Grouping:
         kind = type(value)
         if kind is str:
             return self._texts.get(value, self.other)
-        if kind is list and len(value) == 1:  # protocols wrap scalars: {"sex": ["female"]}
-            return self.of(value[0]) if type(value[0]) is not list else self.other
+        if kind is list:  # protocols wrap scalars: {"sex": ["female"]}
+            only = _only_item(value)
+            return self.other if type(only) is list else self.of(only)
         if self._edges:
             return self._bin(value) if kind is int or kind is float else self.other
         text = _label(value)
@@ -152,6 +153,12 @@ class Grouping:
         return at
 
 
+def _only_item(value: Any) -> Any:
+    """What is in a list of one; None, which is no prediction, of any other list."""
+    items = cast("list[Any]", value)
+    return items[0] if len(items) == 1 else None
+
+
 def _number(value: Any) -> float | None:
     """A finite number, also inside one-element lists."""
     for _ in range(_MAX_NESTING):
@@ -163,9 +170,9 @@ def _number(value: Any) -> float | None:
                 return float(value)
             except OverflowError:
                 return None
-        if kind is not list or len(value) != 1:
+        if kind is not list:
             return None
-        value = value[0]
+        value = _only_item(value)
     return None
 
 
@@ -183,9 +190,9 @@ def _label(value: Any) -> str | None:
             return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
         if kind is int:
             return str(value) if value.bit_length() <= _MAX_LABEL else None
-        if kind is not list or len(value) != 1:
+        if kind is not list:
             return None
-        value = value[0]
+        value = _only_item(value)
     return None
 
 

@@ -119,7 +119,7 @@ class _Worker(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.close()
 
-    def connection_lost(self, _problem: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the protocol's name)
         if self._transport is not None:
             self._observing.workers.discard(self._transport)
         self._observing.left()

@@ -32,6 +32,7 @@ class Outbox:
         self._writing = False
         self._failing = False
         self._closing = False
+        self._abandoned = False  # closed, and what still waits is given up
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
@@ -64,7 +65,8 @@ class Outbox:
             while (self._waiting or self._writing) and monotonic() < until:
                 self._changed.wait(until - monotonic())
             written = not self._waiting and not self._writing
-            self._waiting.clear()
+            self._abandoned = True
+            self._changed.notify_all()
         self._thread.join(1.0)
         return written
 
@@ -74,7 +76,7 @@ class Outbox:
             with self._changed:
                 while not self._waiting and not self._closing:
                     self._changed.wait()
-                if not self._waiting:
+                if not self._waiting or self._abandoned:
                     break
                 key = next(iter(self._waiting))
                 record = self._waiting.pop(key)
@@ -93,7 +95,7 @@ class Outbox:
                     self._waiting.setdefault(key, record)
                 self._changed.notify_all()
                 if not done:
-                    self._changed.wait_for(lambda: False, _PAUSE)
+                    self._changed.wait_for(lambda: self._abandoned, _PAUSE)
         if store is not None:
             store.close()
 

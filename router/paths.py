@@ -6,7 +6,7 @@ An accessor never raises, whatever the document: what is not there is MISSING.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from ..errors import WireError
 
@@ -53,10 +53,11 @@ class Accessor:
             return None if found is MISSING else [found]
         if type(found) is not list:
             return None
+        items = cast("list[Any]", found)
         if not self._after:
-            return found
+            return items
         after = self._after
-        return [_walk(item, after) for item in found]
+        return [_walk(item, after) for item in items]
 
 
 def _walk(document: Any, steps: tuple[_Step, ...]) -> Any:

@@ -113,7 +113,9 @@ class Worker:
         for exchange in tuple(path.open.values()):
             exchange.abandon()
         until = monotonic() + _LAST_FLUSH
-        while self._link.connected and (path.gathered.anything or self._link.pending()) and monotonic() < until:
+        while (
+            self._link.connected and (path.gathered.anything or self._link.pending()) and monotonic() < until
+        ):
             path.tick()
             await asyncio.sleep(TICK)
         path.pools.close()

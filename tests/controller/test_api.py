@@ -239,7 +239,6 @@ def test_history_and_explanation(controller: Controller, story: Story) -> None:
         estimate=4.2, low=2.5, high=6.0, margin=1.0, log_e_harm=9.0, log_needed_harm=4.0,
     )  # fmt: skip
     bad = story.analysis(odd={(0, "canary"): Outcome.FAIL})
-    shown = {"findings": (finding,), "reason": "+4.2 pp, margin 1 pp"}
     verdicts = tuple(
         msgspec.structs.replace(v, findings=(finding,), reason="+4.2 pp, margin 1 pp")
         if v.outcome is Outcome.FAIL

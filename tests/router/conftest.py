@@ -277,6 +277,7 @@ class WorkerProcess:
         self.port = int(self.listener.getsockname()[1])
         self.control, theirs = socket.socketpair()
         self.control.settimeout(15)
+        self.errors: str | None = None
         self.number = 0
         self.messages: list[Message] = []
         told = WorkerConfig(
@@ -325,6 +326,8 @@ class WorkerProcess:
 
     def stop(self) -> str:
         """End it and return what it wrote to standard error."""
+        if self.errors is not None:
+            return self.errors
         self.control.close()
         self.listener.close()
         try:
@@ -334,7 +337,8 @@ class WorkerProcess:
             _, errors = self.process.communicate()
             raise AssertionError(f"the worker did not drain: {errors.decode()}") from None
         self.counters.close()
-        return str(errors.decode())
+        self.errors = str(errors.decode())
+        return self.errors
 
 
 def plan(**changes: Any) -> MeasurementPlan:
@@ -386,7 +390,7 @@ def start_upstream() -> Iterator[Callable[..., UpstreamProcess]]:
 
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Workers that live for one test; each must drain cleanly and write nothing to standard error."""
+    """Workers that live for one test; each must drain cleanly, silent on standard error."""
     started: list[WorkerProcess] = []
 
     def start(*placed: Placed, **config: Any) -> WorkerProcess:
@@ -400,10 +404,9 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
 
     yield start
     for worker in started:
-        if worker.process.poll() is None:
-            errors = worker.stop()
-            assert not errors, errors
-            assert worker.process.returncode == 0
+        errors = worker.stop()
+        assert not errors, errors
+        assert worker.process.returncode == 0
 
 
 @pytest.fixture

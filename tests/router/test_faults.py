@@ -10,14 +10,25 @@ import pytest
 from accede.router.breaker import Breaker
 from accede.router.facts import Placed
 from accede.store.routes import RouteBreaker
-from tests.router.conftest import Connection, Observer, UpstreamProcess, WorkerProcess, exchange, post, route, wait_for
+from tests.router.conftest import (
+    Connection,
+    Observer,
+    UpstreamProcess,
+    WorkerProcess,
+    exchange,
+    post,
+    route,
+    wait_for,
+)
 
 Worker = Callable[..., WorkerProcess]
 Upstreams = Callable[..., UpstreamProcess]
 
 
 @pytest.mark.parametrize("script", ["truncate", "truncate-chunked"])
-def test_a_truncated_answer_never_looks_complete(start_worker: Worker, stable: UpstreamProcess, script: str) -> None:
+def test_a_truncated_answer_never_looks_complete(
+    start_worker: Worker, stable: UpstreamProcess, script: str
+) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
     client = Connection(worker.port)
     client.send(post("/p", b"{}", f"x-script: {script}"))
@@ -26,7 +37,9 @@ def test_a_truncated_answer_never_looks_complete(start_worker: Worker, stable: U
     client.close()
 
 
-def test_an_upstream_killed_in_its_answer_truncates_it(start_worker: Worker, start_upstream: Upstreams) -> None:
+def test_an_upstream_killed_in_its_answer_truncates_it(
+    start_worker: Worker, start_upstream: Upstreams
+) -> None:
     upstream = start_upstream("stable", "stall")
     worker = start_worker(Placed(route(upstream.url), 0))
     client = Connection(worker.port)
@@ -39,7 +52,9 @@ def test_an_upstream_killed_in_its_answer_truncates_it(start_worker: Worker, sta
     client.close()
 
 
-def test_bytes_beyond_an_answer_never_reach_the_next_client(start_worker: Worker, stable: UpstreamProcess) -> None:
+def test_bytes_beyond_an_answer_never_reach_the_next_client(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
     client = Connection(worker.port)
     for _ in range(20):
@@ -70,7 +85,9 @@ def test_own_errors_name_request_and_version_but_no_address(
     client.close()
 
 
-def test_the_deadline_is_504_and_in_the_midst_of_an_answer_a_cut(start_worker: Worker, stable: UpstreamProcess) -> None:
+def test_the_deadline_is_504_and_in_the_midst_of_an_answer_a_cut(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
     worker = start_worker(Placed(route(stable.url, deadline=0.3), 0))
     client = Connection(worker.port)
     client.send(post("/p", b"{}", "x-script: hang"))
@@ -127,7 +144,9 @@ def test_a_failing_candidate_trips_the_breaker_and_stable_answers_alone(
     tripped = worker.tripped()
     assert (tripped.service, tripped.generation, tripped.worker) == ("fraud", 1, 0)
     assert "20 of 20" in tripped.reason
-    worker.apply(Placed(route(stable.url, broken.url, 5000, breaker=rules), 0))  # the same generation stays tripped
+    worker.apply(
+        Placed(route(stable.url, broken.url, 5000, breaker=rules), 0)
+    )  # the same generation stays tripped
     for _ in range(30):
         client.send(post("/p", b"{}"))
         assert client.answer().status == 200

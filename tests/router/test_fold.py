@@ -81,7 +81,7 @@ def sums(evidence: Evidence, arm: Any, metric: str, group: str = "") -> tuple[fl
     return None if series is None else (sum(series.n), sum(series.sum), sum(series.square))
 
 
-def test_an_answer_is_accounted_in_its_arm_and_time_cluster():
+def test_an_answer_is_accounted_in_its_arm_and_time_cluster() -> None:
     evidence = added((fact(arm=1, assigned_at=5.0 * (CLUSTERS + 3) + 4.9), body([2])))
     assert evidence.arms == {"candidate": ArmCounts(accounted=1)}
     errors = evidence.series[SeriesKey("candidate", "", "errors")]
@@ -115,7 +115,7 @@ def test_every_ending_counts_as_it_should(
     disconnects: int,
     missing: int | None,
     extraction: int | None,
-):
+) -> None:
     captured = ending == Ending.ANSWERED
     answer = body([2]) if status == 200 else Body(1, b'{"i": [{"sex": "f"}]}', b'{"error": "no"}', "", "")
     one = fact(arm=1, ending=ending, status=status, latency=0.1, captured=int(captured))
@@ -146,14 +146,14 @@ def test_every_ending_counts_as_it_should(
 )
 def test_the_service_says_what_an_error_is_and_no_answer_is_fast(
     errors: RouteErrors, ending: Ending, status: int, y: int
-):
+) -> None:
     evidence = added((fact(ending=ending, status=status, captured=0), None), into=fold(errors=errors))
     assert sums(evidence, "stable", "errors") == (1, y, y)
     over = 1 if ending != Ending.ANSWERED else y
     assert sums(evidence, "stable", "latency.p95.over") == (1, over, over)
 
 
-def test_a_fallback_answer_is_the_candidates_error_and_gives_no_score():
+def test_a_fallback_answer_is_the_candidates_error_and_gives_no_score() -> None:
     evidence = added((fact(arm=1, served=0), body([2])))
     assert sums(evidence, "candidate", "errors") == (1, 1, 1)
     assert sums(evidence, "candidate", "latency.p95.far") == (1, 1, 1)
@@ -176,20 +176,20 @@ def test_a_fallback_answer_is_the_candidates_error_and_gives_no_score():
 )
 def test_latency_and_the_age_of_the_unfinished_are_held_against_each_threshold(
     ending: Ending, latency: float, over: int, mid: int, far: int
-):
+) -> None:
     evidence = added((fact(ending=ending, latency=latency, captured=0), None))
     found = [sums(evidence, "stable", f"latency.p95.{name}") for name in ("over", "mid", "far")]
     assert found == [(1, y, y) for y in (over, mid, far)]
 
 
-def test_requests_without_a_unit_are_counted_and_nothing_else():
+def test_requests_without_a_unit_are_counted_and_nothing_else() -> None:
     evidence = added((fact(excluded=True), body([2])))
     assert evidence.arms == {"stable": ArmCounts(accounted=1, unassignable=1)}
     assert evidence.series == {}
     assert evidence.latency == {}
 
 
-def test_uncaptured_and_lost_bodies_leave_predictions_alone():
+def test_uncaptured_and_lost_bodies_leave_predictions_alone() -> None:
     evidence = added((fact(captured=0), None), (fact(captured=2), None), (fact(captured=1), None))
     assert evidence.arms == {"stable": ArmCounts(accounted=3, uncaptured=1, bodies_lost=2)}
     assert sums(evidence, "stable", "errors") == (3, 0, 0)
@@ -197,7 +197,7 @@ def test_uncaptured_and_lost_bodies_leave_predictions_alone():
         assert sums(evidence, "stable", metric) is None
 
 
-def test_of_sampled_bodies_failures_are_sampled_as_well():
+def test_of_sampled_bodies_failures_are_sampled_as_well() -> None:
     folded = fold(capture_sample=0.25)
     for number in range(4000):
         folded.add(fact(number=number, ending=Ending.TIMEOUT, captured=0), None)
@@ -211,7 +211,7 @@ def test_of_sampled_bodies_failures_are_sampled_as_well():
 @pytest.mark.parametrize(
     "answer", [b"", b"{", b'{"p": []}', b'{"p": [null]}', b'{"p": ["2"]}', b'{"q": [2]}']
 )
-def test_an_answer_without_a_usable_prediction_is_missing_and_the_extractors_fault(answer: bytes):
+def test_an_answer_without_a_usable_prediction_is_missing_and_the_extractors_fault(answer: bytes) -> None:
     its = Body(1, b'{"i": [{"sex": "f"}]}', answer, "", "")
     evidence = added((fact(), its))
     assert sums(evidence, "stable", "missing") == (1, 1, 1)
@@ -221,7 +221,7 @@ def test_an_answer_without_a_usable_prediction_is_missing_and_the_extractors_fau
     assert sums(evidence, "stable", "errors") == (1, 0, 0)
 
 
-def test_a_reader_that_breaks_loses_its_prediction_and_no_fact(monkeypatch: pytest.MonkeyPatch):
+def test_a_reader_that_breaks_loses_its_prediction_and_no_fact(monkeypatch: pytest.MonkeyPatch) -> None:
     folded = fold()
 
     def broken(*_: object) -> Any:
@@ -233,7 +233,7 @@ def test_a_reader_that_breaks_loses_its_prediction_and_no_fact(monkeypatch: pyte
     assert sums(evidence, "stable", "missing") == (1, 1, 1)
 
 
-def test_a_prediction_is_clipped_scaled_binned_and_selected():
+def test_a_prediction_is_clipped_scaled_binned_and_selected() -> None:
     evidence = added(*[(fact(number=n), body([value])) for n, value in enumerate((-5, 2, 2.5, 6, 99))])
     y = [0, 0.2, 0.25, 0.6, 1]
     assert sums(evidence, "stable", "mean") == pytest.approx((5, sum(y), sum(v * v for v in y)))
@@ -247,7 +247,7 @@ def test_a_prediction_is_clipped_scaled_binned_and_selected():
     assert len(evidence.series[SeriesKey("stable", "", "mean")].n) == 1
 
 
-def test_several_predictions_of_one_request_are_one_unit():
+def test_several_predictions_of_one_request_are_one_unit() -> None:
     evidence = added((fact(arm=1), body([2, 4, 9], "fmm")))
     assert sums(evidence, "candidate", "errors") == (1, 0, 0)
     assert sums(evidence, "candidate", "missing") == (1, 0, 0)
@@ -264,7 +264,7 @@ def test_several_predictions_of_one_request_are_one_unit():
     assert sums(evidence, "candidate", "latency.p95.over", "sex=f") is None
 
 
-def test_one_unusable_prediction_of_several_is_missing_and_the_others_count():
+def test_one_unusable_prediction_of_several_is_missing_and_the_others_count() -> None:
     evidence = added((fact(), body([2, None, 4], "fmm")))
     assert sums(evidence, "stable", "missing") == (1, 1, 1)
     assert sums(evidence, "stable", "missing", "sex=f") == (1, 0, 0)
@@ -273,7 +273,7 @@ def test_one_unusable_prediction_of_several_is_missing_and_the_others_count():
     assert sums(evidence, "stable", "mean", "sex=m") == pytest.approx((1, 0.4, 0.16))
 
 
-def test_an_error_is_an_error_of_its_slices():
+def test_an_error_is_an_error_of_its_slices() -> None:
     evidence = added((fact(status=503), body([2], "mf")))
     assert sums(evidence, "stable", "errors", "sex=f") == (1, 1, 1)
     assert sums(evidence, "stable", "errors", "sex=m") == (1, 1, 1)
@@ -281,7 +281,7 @@ def test_an_error_is_an_error_of_its_slices():
     assert sums(evidence, "stable", "mean", "sex=m") is None
 
 
-def test_predictions_of_sticky_units_are_kept_by_unit_and_the_rest_by_time():
+def test_predictions_of_sticky_units_are_kept_by_unit_and_the_rest_by_time() -> None:
     evidence = added((fact(unit=77), body([2])), into=fold(msgspec.structs.replace(PLAN, sticky=True)))
     for metric in ("mean", "selected", "bin.0"):
         assert evidence.series[SeriesKey("stable", "", metric)].n[77] == 1
@@ -289,7 +289,7 @@ def test_predictions_of_sticky_units_are_kept_by_unit_and_the_rest_by_time():
     assert evidence.series[SeriesKey("stable", "", "missing")].n[2] == 1
 
 
-def test_the_baseline_keeps_stables_values_and_needs_no_limits():
+def test_the_baseline_keeps_stables_values_and_needs_no_limits() -> None:
     plan = msgspec.structs.replace(PLAN, stage="baseline", limits=None, edges=())
     evidence = added((fact(), body([2, 2, -7], "fff")), into=fold(plan))
     assert evidence.values == {value_bin(2.0): 2, value_bin(-7.0): 1}
@@ -310,7 +310,7 @@ class TestLabels:
         classes=("yes", "no"),
     )
 
-    def test_classes_are_bins_and_the_rest_is_other(self):
+    def test_classes_are_bins_and_the_rest_is_other(self) -> None:
         evidence = added((fact(), body(["yes", "no", "no", "?"])), into=fold(self.PLAN))
         assert sums(evidence, "stable", "bin.0") == (1, 0.25, 0.0625)
         assert sums(evidence, "stable", "bin.1") == (1, 0.5, 0.25)
@@ -318,7 +318,7 @@ class TestLabels:
         assert sums(evidence, "stable", "selected") == (1, 0.25, 0.0625)
         assert sums(evidence, "stable", "mean") is None
 
-    def test_the_baseline_counts_at_most_64_labels_and_other(self):
+    def test_the_baseline_counts_at_most_64_labels_and_other(self) -> None:
         folded = fold(msgspec.structs.replace(self.PLAN, stage="baseline", classes=()))
         evidence = added(*[(fact(number=n), body([f"l{n}"])) for n in range(70)], into=folded)
         assert len(evidence.labels) == 65
@@ -326,7 +326,7 @@ class TestLabels:
         assert sum(evidence.labels.values()) == 70
 
 
-def test_without_an_extraction_only_transport_is_measured():
+def test_without_an_extraction_only_transport_is_measured() -> None:
     plan = msgspec.structs.replace(PLAN, extraction=None, sliced_metrics={})
     evidence = added((fact(), body([2])), (fact(ending=Ending.TIMEOUT, captured=0), None), into=fold(plan))
     assert {key.metric for key in evidence.series} == {
@@ -350,7 +350,7 @@ class TestPairs:
             folded.add_pair(pair, folded.read_pair(pair))
         return published(folded)
 
-    def test_a_difference_is_candidate_minus_stable(self):
+    def test_a_difference_is_candidate_minus_stable(self) -> None:
         evidence = self.paired(self.pair([2], [6]))
         assert sums(evidence, "pair", "mean") == pytest.approx((1, 0.4, 0.16))
         assert sums(evidence, "paired_stable", "mean") == pytest.approx((1, 0.2, 0.04))
@@ -372,15 +372,16 @@ class TestPairs:
         assert evidence.mirror.paired == 1
 
     @pytest.mark.parametrize(("shadow", "agrees"), [(2, 1), (3, 1), (1, 1), (3.01, 0), (0.99, 0)])
-    def test_numbers_agree_within_the_tolerance(self, shadow: float, agrees: int):
+    def test_numbers_agree_within_the_tolerance(self, shadow: float, agrees: int) -> None:
         assert sums(self.paired(self.pair([2], [shadow])), "pair", "agreement") == (1, agrees, agrees)
 
-    def test_numbers_without_a_tolerance_have_no_agreement(self):
+    def test_numbers_without_a_tolerance_have_no_agreement(self) -> None:
+        assert PLAN.extraction is not None
         extraction = msgspec.structs.replace(PLAN.extraction, agree_within=None)
         plan = msgspec.structs.replace(PLAN, extraction=extraction)
         assert sums(self.paired(self.pair([2], [2]), plan=plan), "pair", "agreement") is None
 
-    def test_labels_agree_when_equal(self):
+    def test_labels_agree_when_equal(self) -> None:
         evidence = self.paired(self.pair(["yes"], ["yes"]), self.pair(["yes"], ["no"]), plan=TestLabels.PLAN)
         assert sums(evidence, "pair", "agreement") == (2, 1, 1)
         assert sums(evidence, "pair", "bin.1") == (2, 1, 1)
@@ -391,7 +392,9 @@ class TestPairs:
         [(Ending.CONNECT, 0), (Ending.TIMEOUT, 0), (Ending.TRUNCATED, 200), (Ending.ANSWERED, 500),
          (Ending.OPEN, 0), (Ending.DISCONNECTED, 0)],
     )  # fmt: skip
-    def test_a_failed_candidate_is_an_error_missing_and_a_disagreement(self, ending: Ending, status: int):
+    def test_a_failed_candidate_is_an_error_missing_and_a_disagreement(
+        self, ending: Ending, status: int
+    ) -> None:
         failed = self.pair([2], None, shadow_ending=ending, shadow_status=status, shadow_response=b"")
         evidence = self.paired(failed)
         assert sums(evidence, "pair", "errors") == (1, 1, 1)
@@ -402,7 +405,7 @@ class TestPairs:
         assert sums(evidence, "pair", "agreement", "sex=f") == (1, 0, 0)
         assert evidence.mirror.paired == 1
 
-    def test_where_stable_failed_there_is_nothing_to_compare_with(self):
+    def test_where_stable_failed_there_is_nothing_to_compare_with(self) -> None:
         evidence = self.paired(self.pair(None, [2], stable_status=503))
         assert sums(evidence, "pair", "errors") == (1, -1, 1)
         assert sums(evidence, "paired_stable", "errors") == (1, 1, 1)
@@ -411,17 +414,17 @@ class TestPairs:
             assert sums(evidence, "pair", metric) is None
 
     @pytest.mark.parametrize("ending", [Ending.DISCONNECTED, Ending.OPEN])
-    def test_where_stable_gave_no_answer_in_time_the_pair_says_nothing(self, ending: Ending):
+    def test_where_stable_gave_no_answer_in_time_the_pair_says_nothing(self, ending: Ending) -> None:
         evidence = self.paired(self.pair(None, [2], stable_ending=ending, stable_status=0))
         assert evidence.series == {}
         assert evidence.mirror.paired == 1
 
-    def test_a_pair_lost_to_our_bounds_counts_in_coverage_only(self):
+    def test_a_pair_lost_to_our_bounds_counts_in_coverage_only(self) -> None:
         evidence = self.paired(self.pair([2], [2], lost=True, request=b""))
         assert evidence.series == {}
         assert (evidence.mirror.paired, evidence.mirror.lost) == (0, 1)
 
-    def test_batches_are_compared_instance_by_instance(self):
+    def test_batches_are_compared_instance_by_instance(self) -> None:
         evidence = self.paired(self.pair([2, 4, 9, 1], [2.5, None, 6], "fmmf"))
         assert sums(evidence, "pair", "missing") == (1, 1, 1)
         assert sums(evidence, "pair", "agreement") == (1, 0.25, 0.0625)
@@ -431,7 +434,7 @@ class TestPairs:
         assert sums(evidence, "pair", "agreement", "sex=f") == (1, 0.5, 0.25)
         assert sums(evidence, "pair", "missing", "sex=m") == (1, 1, 1)
 
-    def test_copies_are_tallied(self):
+    def test_copies_are_tallied(self) -> None:
         folded = fold()
         for _ in range(2):
             folded.add_tally(MirrorTally(0, 6, 1, 2, 1, 1, 1))
@@ -441,7 +444,7 @@ class TestPairs:
         assert (mirror.dropped_bytes, mirror.dropped_rate, mirror.dropped_size) == (2, 2, 2)
 
 
-def test_evidence_is_a_copy():
+def test_evidence_is_a_copy() -> None:
     folded = fold()
     first = added((fact(), body([2])), into=folded)
     before = encode_evidence(first)

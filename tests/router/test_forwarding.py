@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, dechunked, exchange, post, route
 
 from accede.router.facts import Placed
+from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, dechunked, exchange, post, route
 
 OURS = {"x-request-id", "x-accede-version", "x-accede-arm"}
 HOP = {"connection", "keep-alive", "transfer-encoding"}
@@ -17,7 +17,20 @@ Worker = Callable[..., WorkerProcess]
 
 
 @pytest.mark.parametrize(
-    "script", ["echo", "nan", "dup", "gzip", "big", "status=500", "status=404", "empty=204", "empty=304", "chunked", "sse=2"]
+    "script",
+    [
+        "echo",
+        "nan",
+        "dup",
+        "gzip",
+        "big",
+        "status=500",
+        "status=404",
+        "empty=204",
+        "empty=304",
+        "chunked",
+        "sse=2",
+    ],
 )
 def test_proxied_bytes_equal_direct_bytes(start_worker: Worker, stable: UpstreamProcess, script: str) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
@@ -56,7 +69,9 @@ def test_request_bodies_arrive_whole_in_both_framings(
     worker = start_worker(Placed(route(stable.url), 0))
     body = bytes(range(256)) * (size // 256) + b"z" * (size % 256)
     assert exchange(worker.port, post("/p", body)).body == body
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(body[at : at + 9999]), body[at : at + 9999]) for at in range(0, size, 9999))
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(body[at : at + 9999]), body[at : at + 9999]) for at in range(0, size, 9999)
+    )
     head = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert exchange(worker.port, head + chunks + b"0\r\n\r\n").body == body
 
@@ -89,7 +104,12 @@ def test_sse_chunks_come_one_by_one_in_time(start_worker: Worker, stable: Upstre
 def test_pipelined_requests_are_answered_in_order(start_worker: Worker, stable: UpstreamProcess) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
     client = Connection(worker.port)
-    client.send(b"".join(post("/p", b"%d" % number, "x-script: slow=0.05" if not number else "a: b") for number in range(20)))
+    client.send(
+        b"".join(
+            post("/p", b"%d" % number, "x-script: slow=0.05" if not number else "a: b")
+            for number in range(20)
+        )
+    )
     bodies = [client.answer().body for _ in range(20)]
     assert bodies == [b"ok", *(b"%d" % number for number in range(1, 20))]
     client.send(b"".join(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" for _ in range(3000)))
@@ -135,7 +155,9 @@ def test_interim_answers_pass(start_worker: Worker, stable: UpstreamProcess) -> 
     client.close()
 
 
-def test_hop_by_hop_fields_and_spoofed_ones_stop_here(start_worker: Worker, start_upstream: Callable[..., UpstreamProcess]) -> None:
+def test_hop_by_hop_fields_and_spoofed_ones_stop_here(
+    start_worker: Worker, start_upstream: Callable[..., UpstreamProcess]
+) -> None:
     upstream = start_upstream("stable")
     worker = start_worker(Placed(route(upstream.url), 0))
     fields = ("Connection: keep-alive, x-secret", "X-Secret: 1", "Keep-Alive: 5", "TE: trailers", "x-accede-shadow: 1",
@@ -156,14 +178,21 @@ def test_an_unusable_request_id_is_replaced_for_client_and_upstream(
     upstream = start_upstream("stable")
     worker = start_worker(Placed(route(upstream.url), 0))
     made = []
-    for fields in (("x-request-id: a b",), ("x-request-id: a", "X-Request-Id: b"), (f"x-request-id: {'x' * 500}",), ()):
+    for fields in (
+        ("x-request-id: a b",),
+        ("x-request-id: a", "X-Request-Id: b"),
+        (f"x-request-id: {'x' * 500}",),
+        (),
+    ):
         answer = exchange(worker.port, post("/p", b"{}", *fields))
         made.append(answer.field("x-request-id"))
         assert upstream.seen()[-1]["headers"]["x-request-id"] == made[-1]
     assert len(set(made)) == 4
 
 
-def test_unknown_services_are_named_and_no_table_is_503(start_worker: Worker, stable: UpstreamProcess) -> None:
+def test_unknown_services_are_named_and_no_table_is_503(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
     worker = start_worker()
     assert exchange(worker.port, post("/p")).status == 503
     worker.apply(Placed(route(stable.url), 0))
@@ -174,7 +203,9 @@ def test_unknown_services_are_named_and_no_table_is_503(start_worker: Worker, st
     assert answer.field("x-request-id")
 
 
-def test_an_early_answer_passes_and_the_connection_stays_usable(start_worker: Worker, stable: UpstreamProcess) -> None:
+def test_an_early_answer_passes_and_the_connection_stays_usable(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
     client = Connection(worker.port)
     client.send(b"POST /p HTTP/1.1\r\nHost: x\r\nx-script: early\r\nContent-Length: 10\r\n\r\n12345")
@@ -184,7 +215,9 @@ def test_an_early_answer_passes_and_the_connection_stays_usable(start_worker: Wo
     client.close()
 
 
-def test_large_answers_to_a_slow_client_are_held_back_not_gathered(start_worker: Worker, stable: UpstreamProcess) -> None:
+def test_large_answers_to_a_slow_client_are_held_back_not_gathered(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
     worker = start_worker(Placed(route(stable.url, capture_response=1024), 0))
     exchange(worker.port, post("/p", b"{}", "x-script: big"))
     before = worker.rss()

@@ -65,11 +65,11 @@ def inflow() -> Inflow:
     return made
 
 
-def test_nothing_is_published_before_a_worker_has_spoken(inflow: Inflow):
+def test_nothing_is_published_before_a_worker_has_spoken(inflow: Inflow) -> None:
     assert inflow.evidence(NOW) == []
 
 
-def test_facts_wait_until_all_before_them_are_in(inflow: Inflow):
+def test_facts_wait_until_all_before_them_are_in(inflow: Inflow) -> None:
     inflow.take(flush(line=1, facts=[fact(2), fact(3, arm=1)], open=[(1, 0, 1)]), NOW)
     (evidence,) = inflow.evidence(NOW)
     assert accounted([evidence]) == {"s1": 0}
@@ -84,7 +84,7 @@ def test_facts_wait_until_all_before_them_are_in(inflow: Inflow):
     assert evidence.open == {}
 
 
-def test_the_watermark_is_the_oldest_open_exchange_or_pair_of_any_worker(inflow: Inflow):
+def test_the_watermark_is_the_oldest_open_exchange_or_pair_of_any_worker(inflow: Inflow) -> None:
     inflow.take(flush(worker=0, line_time=NOW - 7, pair_line_time=NOW - 1), NOW)
     inflow.take(flush(worker=1, line_time=NOW - 2, pair_line_time=NOW - 9), NOW)
     assert inflow.evidence(NOW)[0].watermark == NOW - 9
@@ -92,12 +92,12 @@ def test_the_watermark_is_the_oldest_open_exchange_or_pair_of_any_worker(inflow:
     assert inflow.evidence(NOW + 1)[0].watermark == NOW - 7
 
 
-def test_the_watermark_stays_behind_the_first_flush_of_a_new_worker(inflow: Inflow):
+def test_the_watermark_stays_behind_the_first_flush_of_a_new_worker(inflow: Inflow) -> None:
     inflow.take(flush(at=NOW), NOW)
     assert inflow.evidence(NOW)[0].watermark == NOW - module.SETTLE
 
 
-def test_a_silent_worker_stops_holding_and_what_it_reported_counts(inflow: Inflow):
+def test_a_silent_worker_stops_holding_and_what_it_reported_counts(inflow: Inflow) -> None:
     inflow.take(flush(worker=0, line=1, line_time=NOW - 5, facts=[fact(2)]), NOW)
     inflow.take(flush(worker=1, at=NOW + 20), NOW + 20)
     assert inflow.evidence(NOW + 20)[0].watermark == NOW - 5
@@ -106,7 +106,7 @@ def test_a_silent_worker_stops_holding_and_what_it_reported_counts(inflow: Inflo
     assert accounted([evidence]) == {"s1": 1}
 
 
-def test_a_new_boot_closes_the_one_before(inflow: Inflow):
+def test_a_new_boot_closes_the_one_before(inflow: Inflow) -> None:
     inflow.take(flush(boot="a", line=1, facts=[fact(2), fact(3)], open=[(1, 0, 1)]), NOW)
     inflow.take(flush(boot="b", line=5, at=NOW + 1), NOW + 1)
     (evidence,) = inflow.evidence(NOW + 1)
@@ -115,7 +115,7 @@ def test_a_new_boot_closes_the_one_before(inflow: Inflow):
     assert evidence.watermark == NOW + 1 - module.SETTLE
 
 
-def test_a_flush_waits_for_the_table_that_names_its_slots(inflow: Inflow):
+def test_a_flush_waits_for_the_table_that_names_its_slots(inflow: Inflow) -> None:
     inflow.take(flush(facts=[fact(1, slot=2)]), NOW)
     inflow.take(flush(facts=[fact(2, slot=1)]), NOW)  # behind it: order is kept
     assert accounted(inflow.evidence(NOW)) == {}
@@ -123,13 +123,13 @@ def test_a_flush_waits_for_the_table_that_names_its_slots(inflow: Inflow):
     assert accounted(inflow.evidence(NOW + 1)) == {"s1": 1, "s2": 1}
 
 
-def test_a_slot_that_nobody_names_holds_nothing_up_for_long(inflow: Inflow):
+def test_a_slot_that_nobody_names_holds_nothing_up_for_long(inflow: Inflow) -> None:
     inflow.take(flush(facts=[fact(1, slot=9), fact(2)]), NOW)
     assert accounted(inflow.evidence(NOW + module.PATIENCE + 1)) == {"s1": 1}
     assert inflow.strays == 1
 
 
-def test_waiting_flushes_are_bounded_in_bytes(inflow: Inflow, monkeypatch: pytest.MonkeyPatch):
+def test_waiting_flushes_are_bounded_in_bytes(inflow: Inflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_BYTES", 10_000)
     big = Body(1, b"x" * 6000, b"", "", "")
     inflow.take(flush(facts=[fact(1, slot=9), fact(2)], bodies=[big]), NOW)
@@ -137,7 +137,7 @@ def test_waiting_flushes_are_bounded_in_bytes(inflow: Inflow, monkeypatch: pytes
     assert accounted(inflow.evidence(NOW)) == {"s1": 1}
 
 
-def test_facts_that_wait_for_their_turn_are_bounded(inflow: Inflow, monkeypatch: pytest.MonkeyPatch):
+def test_facts_that_wait_for_their_turn_are_bounded(inflow: Inflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PENDING", 10)
     inflow.take(flush(line=1, facts=[fact(number) for number in range(2, 30)]), NOW)
     inflow.take(flush(line=100, at=NOW + 1), NOW + 1)
@@ -145,14 +145,14 @@ def test_facts_that_wait_for_their_turn_are_bounded(inflow: Inflow, monkeypatch:
     assert inflow.strays == 18
 
 
-def test_a_fact_with_impossible_numbers_loses_no_other(inflow: Inflow):
+def test_a_fact_with_impossible_numbers_loses_no_other(inflow: Inflow) -> None:
     inflow.take(flush(facts=[fact(1, latency=float("nan")), fact(2, arm=7), fact(3)]), NOW)
     stable = inflow.evidence(NOW)[0].series[SeriesKey("stable", "", "errors")]
     assert sum(stable.n) == 1
     assert inflow.strays == 2
 
 
-def test_only_epochs_with_news_are_published_and_current_ones_for_their_watermark(inflow: Inflow):
+def test_only_epochs_with_news_are_published_and_current_ones_for_their_watermark(inflow: Inflow) -> None:
     inflow.take(flush(facts=[fact(1)]), NOW)
     assert len(inflow.evidence(NOW)) == 1
     assert inflow.evidence(NOW + module.IDLE / 2) == []
@@ -163,7 +163,7 @@ def test_only_epochs_with_news_are_published_and_current_ones_for_their_watermar
     assert {one.service for one in inflow.evidence(NOW + 9)} >= {"s1"}
 
 
-def test_closed_epochs_are_kept_for_late_facts_up_to_a_bound(inflow: Inflow):
+def test_closed_epochs_are_kept_for_late_facts_up_to_a_bound(inflow: Inflow) -> None:
     inflow = Inflow("x")
     for epoch in range(1, module.KEPT_EPOCHS + 5):
         inflow.obey(Table(epoch, (Placed(route(epoch), epoch),)), NOW)
@@ -174,14 +174,14 @@ def test_closed_epochs_are_kept_for_late_facts_up_to_a_bound(inflow: Inflow):
     assert inflow.strays == 1
 
 
-def test_finishing_folds_what_waits(inflow: Inflow):
+def test_finishing_folds_what_waits(inflow: Inflow) -> None:
     inflow.take(flush(line=1, facts=[fact(2)]), NOW)
     inflow.take(flush(facts=[fact(3, slot=9), fact(4)]), NOW)
     inflow.finish()
     assert accounted(inflow.evidence(NOW)) == {"s1": 2}
 
 
-def test_lost_pairs_are_counted_where_copies_were_last_chosen(inflow: Inflow):
+def test_lost_pairs_are_counted_where_copies_were_last_chosen(inflow: Inflow) -> None:
     inflow.take(flush(mirrors=[MirrorTally(1, 5, 5, 0, 0, 0, 0)], pairs_lost=2), NOW)
     assert inflow.evidence(NOW)[0].mirror.lost == 2
 
@@ -227,7 +227,7 @@ def totals(evidence: Evidence) -> Any:
 @given(exchanges(), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_neither_order_nor_sharding_over_workers_nor_sources_changes_a_sum(
     made: list[tuple[Fact, Body | None, Pair | None]], workers: int, draw: Any
-):
+) -> None:
     whole = Inflow("one")
     whole.obey(table(1, 2), NOW)
     whole.take(
@@ -246,7 +246,7 @@ def test_neither_order_nor_sharding_over_workers_nor_sources_changes_a_sum(
     shards: dict[tuple[int, int], list[tuple[Fact, Body | None, Pair | None]]] = {}
     for one in made:
         shards.setdefault((draw.randrange(2), draw.randrange(workers)), []).append(one)
-    for (source, worker), shard in shards.items():
+    for (place, worker), shard in shards.items():
         reported = list(shard)
         draw.shuffle(reported)
         while reported:
@@ -254,7 +254,7 @@ def test_neither_order_nor_sharding_over_workers_nor_sources_changes_a_sum(
             now, reported = reported[:size], reported[size:]
             line = min((later.number for later, _, _ in reported), default=10**9)
             pair_line = min((pair.number for _, _, pair in reported if pair is not None), default=10**9)
-            sources[source].take(
+            sources[place].take(
                 flush(
                     worker=worker, line=line, pair_line=pair_line,
                     facts=[one for one, _, _ in now],
@@ -265,8 +265,8 @@ def test_neither_order_nor_sharding_over_workers_nor_sources_changes_a_sum(
             )  # fmt: skip
     parts: dict[str, list[Evidence]] = {}
     for source in sources:
-        for one in source.evidence(NOW):
-            parts.setdefault(one.service, []).append(one)
+        for part in source.evidence(NOW):
+            parts.setdefault(part.service, []).append(part)
     found = {
         service: totals(total) for service, several in parts.items() if (total := merge(several)) is not None
     }

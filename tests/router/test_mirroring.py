@@ -9,7 +9,17 @@ import pytest
 
 from accede.router.facts import Ending, Placed
 from accede.store.routes import MirrorTarget
-from tests.router.conftest import Connection, Observer, UpstreamProcess, WorkerProcess, exchange, plan, post, route, wait_for
+from tests.router.conftest import (
+    Connection,
+    Observer,
+    UpstreamProcess,
+    WorkerProcess,
+    exchange,
+    plan,
+    post,
+    route,
+    wait_for,
+)
 
 Worker = Callable[..., WorkerProcess]
 Watch = Callable[[WorkerProcess], Observer]
@@ -29,7 +39,10 @@ def test_a_pair_has_both_answers_and_the_copy_says_that_it_is_one(
     )
     worker = start_worker(Placed(tensorflow, 4))
     observer = start_observer(worker)
-    answer = exchange(worker.port, post("/v1/models/fraud:predict", b'{"instances": [1]}', "x-request-id: r-1", host="my-host"))
+    answer = exchange(
+        worker.port,
+        post("/v1/models/fraud:predict", b'{"instances": [1]}', "x-request-id: r-1", host="my-host"),
+    )
     assert answer.body == b'{"instances": [1]}'
     chunked = b"POST /v1/models/fraud:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
     client = Connection(worker.port)
@@ -67,7 +80,8 @@ def test_a_copy_is_sent_though_stable_fails(
 
 
 @pytest.mark.parametrize(
-    ("script", "ending"), [("hang", Ending.TIMEOUT), ("garbage", Ending.TRUNCATED), ("truncate", Ending.TRUNCATED)]
+    ("script", "ending"),
+    [("hang", Ending.TIMEOUT), ("garbage", Ending.TRUNCATED), ("truncate", Ending.TRUNCATED)],
 )
 def test_a_shadow_that_fails_makes_a_pair_and_touches_nobody(
     start_worker: Worker, start_observer: Watch, start_upstream: Upstreams, stable: UpstreamProcess, script: str,
@@ -105,7 +119,9 @@ def test_a_hung_shadow_is_bounded_in_flight_and_bytes(
         hole.listen(64)
         url = f"http://127.0.0.1:{hole.getsockname()[1]}"
         bounded = route(
-            stable.url, capture_request=1 << 20, mirrors=mirror(url, max_in_flight=20, max_bytes=8 << 20, deadline=5.0)
+            stable.url,
+            capture_request=1 << 20,
+            mirrors=mirror(url, max_in_flight=20, max_bytes=8 << 20, deadline=5.0),
         )
         worker = start_worker(Placed(bounded, 0))
         observer = start_observer(worker)
@@ -133,7 +149,9 @@ def test_rates_and_sizes_are_kept_and_counted(
     start_worker: Worker, start_observer: Watch, start_upstream: Upstreams, stable: UpstreamProcess
 ) -> None:
     shadow = start_upstream("shadow")
-    worker = start_worker(Placed(route(stable.url, capture_request=10, mirrors=mirror(shadow.url, max_rps=1.0)), 0))
+    worker = start_worker(
+        Placed(route(stable.url, capture_request=10, mirrors=mirror(shadow.url, max_rps=1.0)), 0)
+    )
     observer = start_observer(worker)
     client = Connection(worker.port)
     client.send(post("/p", b"x" * 11) + post("/p", b"x") * 30)
@@ -159,7 +177,9 @@ def test_pairs_of_a_hanging_stable_come_at_account_after(
     start_worker: Worker, start_observer: Watch, start_upstream: Upstreams
 ) -> None:
     stable, shadow = start_upstream("stable", "slow=1.5"), start_upstream("shadow")
-    worker = start_worker(Placed(route(stable.url, plan=plan(account_after=0.4), mirrors=mirror(shadow.url)), 0))
+    worker = start_worker(
+        Placed(route(stable.url, plan=plan(account_after=0.4), mirrors=mirror(shadow.url)), 0)
+    )
     observer = start_observer(worker)
     client = Connection(worker.port)
     client.send(post("/p", b"q"))

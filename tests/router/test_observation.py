@@ -11,7 +11,15 @@ from accede.router.capture import BODY_BYTES, FACTS, Gathered, Lines
 from accede.router.counters import FACTS_LOST, FIELDS, SLOTS, Counters
 from accede.router.facts import Body, Ending, Fact, Pair, Placed
 from tests.router.conftest import (
-    Connection, Observer, UpstreamProcess, WorkerProcess, exchange, plan, post, route, wait_for,
+    Connection,
+    Observer,
+    UpstreamProcess,
+    WorkerProcess,
+    exchange,
+    plan,
+    post,
+    route,
+    wait_for,
 )  # fmt: skip
 
 Worker = Callable[..., WorkerProcess]
@@ -51,7 +59,12 @@ def test_a_fact_and_a_body_say_what_happened(
     ],
 )  # fmt: skip
 def test_endings_are_told_apart(
-    start_worker: Worker, start_observer: Watch, stable: UpstreamProcess, script: str, ending: Ending, status: int
+    start_worker: Worker,
+    start_observer: Watch,
+    stable: UpstreamProcess,
+    script: str,
+    ending: Ending,
+    status: int,
 ) -> None:
     worker = start_worker(Placed(route(stable.url, deadline=0.4), 0))
     observer = start_observer(worker)
@@ -172,7 +185,9 @@ def test_all_gathered_bodies_go_at_once_and_say_so() -> None:
     part = BODY_BYTES // 4
     for number in range(5):
         gathered.add(_fact(number), Body(number, b"", b"", "", ""), part)
-    gathered.add_pair(Pair(1, 1, 0.0, 0, 200, 0.1, 0, 200, 0.1, False, b"x" * (2 * part), b"y", b"z", "", "", ""))
+    gathered.add_pair(
+        Pair(1, 1, 0.0, 0, 200, 0.1, 0, 200, 0.1, False, b"x" * (2 * part), b"y", b"z", "", "", "")
+    )
     gathered.add(_fact(5, 0), None, 0)
     gathered.add(_fact(6), Body(6, b"", b"", "", ""), 2 * part)
     flush = gathered.take(0, "b", Lines(8, 0.0, 2, 0.0))

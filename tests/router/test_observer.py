@@ -134,7 +134,7 @@ def flush(*numbers: int, answer: bytes = b'{"p": 0.5}', worker: int = 0, line: i
     return encode_flush(Flush(worker, "boot", now, line, now, 0, now, [], facts, bodies, [], []))
 
 
-def test_what_workers_report_is_in_the_store_soon(start: Callable[..., ObserverProcess]):
+def test_what_workers_report_is_in_the_store_soon(start: Callable[..., ObserverProcess]) -> None:
     observer = start()
     observer.obey()
     data = flush(1, 2) + flush(3)
@@ -149,14 +149,14 @@ def test_what_workers_report_is_in_the_store_soon(start: Callable[..., ObserverP
     assert evidence.watermark > time.time() - 10
 
 
-def test_a_flush_that_overtakes_its_table_is_not_lost(start: Callable[..., ObserverProcess]):
+def test_a_flush_that_overtakes_its_table_is_not_lost(start: Callable[..., ObserverProcess]) -> None:
     observer = start()
     observer.worker().sendall(flush(1))
     observer.obey()
     poll(lambda: observer.accounted() == 1)
 
 
-def test_hostile_bodies_cost_their_prediction_and_nothing_else(start: Callable[..., ObserverProcess]):
+def test_hostile_bodies_cost_their_prediction_and_nothing_else(start: Callable[..., ObserverProcess]) -> None:
     observer = start()
     observer.obey()
     worker = observer.worker()
@@ -173,7 +173,7 @@ def test_hostile_bodies_cost_their_prediction_and_nothing_else(start: Callable[.
 
 def test_a_connection_that_sends_no_flush_is_closed_and_the_others_go_on(
     start: Callable[..., ObserverProcess],
-):
+) -> None:
     observer = start()
     observer.obey()
     for nonsense in (b"\xff\xff\xff\xff", (5).to_bytes(4, "big") + b"hello"):
@@ -186,7 +186,7 @@ def test_a_connection_that_sends_no_flush_is_closed_and_the_others_go_on(
 
 def test_a_store_that_is_gone_is_tried_on_while_sums_are_kept(
     start: Callable[..., ObserverProcess], tmp_path: Path
-):
+) -> None:
     place = tmp_path / "later"
     place.touch()  # a file, so that no store can be made under it
     observer = start(place / "accede.db")
@@ -208,7 +208,9 @@ def test_a_store_that_is_gone_is_tried_on_while_sums_are_kept(
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["drained", "orphaned"])
-def test_at_the_end_everything_reported_is_published(start: Callable[..., ObserverProcess], told: bool):
+def test_at_the_end_everything_reported_is_published(
+    start: Callable[..., ObserverProcess], told: bool
+) -> None:
     observer = start()
     observer.obey()
     worker = observer.worker()
@@ -223,7 +225,7 @@ def test_at_the_end_everything_reported_is_published(start: Callable[..., Observ
     assert observer.accounted() == 4
 
 
-def test_bodies_never_appear_in_what_it_says(start: Callable[..., ObserverProcess]):
+def test_bodies_never_appear_in_what_it_says(start: Callable[..., ObserverProcess]) -> None:
     observer = start()
     observer.obey()
     worker = observer.worker()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import httptools
 import pytest
-from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from accede.router.chunks import ChunkReader
 from accede.router.facts import Placed
 from accede.router.heads import MAX_FIELDS, MAX_HEAD, Malformed, Names, parse_request, parse_response
+from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
 
 REJECTED = {
     "both lengths": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -154,7 +154,9 @@ def test_whatever_we_accept_llhttp_reads_the_same(fields: bytes) -> None:
     st.lists(st.integers(1, 400), max_size=8),
     st.booleans(),
 )
-def test_chunks_read_the_same_however_they_are_cut(payloads: list[bytes], cuts: list[int], trailers: bool) -> None:
+def test_chunks_read_the_same_however_they_are_cut(
+    payloads: list[bytes], cuts: list[int], trailers: bool
+) -> None:
     wire = b"".join(b"%X\r\n%b\r\n" % (len(piece), piece) for piece in payloads)
     wire += b"0\r\n" + (b"A: b\r\n" if trailers else b"") + b"\r\n"
     data, at = wire + b"NEXT", 0

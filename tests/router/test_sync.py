@@ -68,18 +68,18 @@ def held(keeper: RouteKeeper) -> dict[str, str]:
 
 
 class TestTables:
-    def test_there_is_none_before_anything_is_known(self, keeper: RouteKeeper):
+    def test_there_is_none_before_anything_is_known(self, keeper: RouteKeeper) -> None:
         assert keeper.look(NOW) is None
         keeper.trust_memory()
         assert keeper.look(NOW) is None
 
-    def test_an_empty_store_makes_an_empty_table(self, keeper: RouteKeeper):
+    def test_an_empty_store_makes_an_empty_table(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(), NOW)
         table = keeper.look(NOW)
         assert table is not None
         assert table.placed == ()
 
-    def test_the_same_routes_make_no_new_table(self, keeper: RouteKeeper):
+    def test_the_same_routes_make_no_new_table(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route()), NOW)
         first = keeper.look(NOW)
         keeper.learn(found(route(), leases={"s": NOW + 5}), NOW + 5)
@@ -91,7 +91,7 @@ class TestTables:
         assert second is not None
         assert second.number == first.number + 1
 
-    def test_every_epoch_has_a_slot_of_its_own_and_keeps_it(self, keeper: RouteKeeper):
+    def test_every_epoch_has_a_slot_of_its_own_and_keeps_it(self, keeper: RouteKeeper) -> None:
         slots = []
         for generation, epoch in ((1, 1), (2, 1), (3, 2), (4, 3), (5, 3)):
             keeper.learn(found(route(generation=generation, epoch=epoch), route("t", generation)), NOW)
@@ -100,13 +100,13 @@ class TestTables:
             slots.append([placed.slot for placed in table.placed])
         assert slots == [[0, 1], [0, 1], [2, 1], [3, 1], [3, 1]]
 
-    def test_a_service_that_measures_nothing_has_no_slot(self, keeper: RouteKeeper):
+    def test_a_service_that_measures_nothing_has_no_slot(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route(rollout=None, weight=0)), NOW)
         table = keeper.look(NOW)
         assert table is not None
         assert table.placed[0].slot == -1
 
-    def test_a_broken_route_leaves_the_one_before_and_all_others_in_force(self, keeper: RouteKeeper):
+    def test_a_broken_route_leaves_the_one_before_and_all_others_in_force(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route("a"), route("b")), NOW)
         keeper.learn(found(route("b", 2), broken={"a": "cannot be read", "c": "cannot be read"}), NOW)
         table = keeper.look(NOW)
@@ -114,7 +114,7 @@ class TestTables:
         assert {placed.route.service: placed.route.generation for placed in table.placed} == {"a": 1, "b": 2}
         assert set(keeper.broken) == {"a", "c"}
 
-    def test_a_service_that_is_gone_is_served_no_more(self, keeper: RouteKeeper):
+    def test_a_service_that_is_gone_is_served_no_more(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route("a"), route("b")), NOW)
         keeper.abort("a", "x")
         keeper.learn(found(route("b")), NOW)
@@ -125,7 +125,7 @@ class TestTables:
 
 
 class TestSlots:
-    def test_the_oldest_closed_one_is_given_away_empty(self, counters: Counters):
+    def test_the_oldest_closed_one_is_given_away_empty(self, counters: Counters) -> None:
         slots = Slots(counters)
         for epoch in range(SLOTS):
             assert slots.slot(("s", "r", epoch), set()) == epoch
@@ -135,7 +135,7 @@ class TestSlots:
         assert counters.read(1).assigned == (0, 0)
         cells.release()
 
-    def test_counts_are_summed_over_workers_by_epoch_and_arm(self, counters: Counters):
+    def test_counts_are_summed_over_workers_by_epoch_and_arm(self, counters: Counters) -> None:
         slots = Slots(counters)
         at = slots.slot(("s", "r", 4), set()) * FIELDS
         for worker, cells in ((0, counters.cells(0)), (1, counters.cells(1))):
@@ -149,7 +149,7 @@ class TestSlots:
 
 
 class TestLease:
-    def test_without_a_renewal_for_so_long_stable_serves_alone(self, keeper: RouteKeeper):
+    def test_without_a_renewal_for_so_long_stable_serves_alone(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route()), NOW)
         keeper.look(NOW + 60)
         assert held(keeper) == {}
@@ -157,7 +157,7 @@ class TestLease:
         assert held(keeper) == {"s": "lease: no controller has renewed it for 60 s"}
         assert keeper.memory.lapsed["s"].generation == 1
 
-    def test_a_late_renewal_resumes_nothing_but_a_newer_generation_does(self, keeper: RouteKeeper):
+    def test_a_late_renewal_resumes_nothing_but_a_newer_generation_does(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route()), NOW)
         keeper.look(NOW + 61)
         keeper.learn(found(route(), leases={"s": NOW + 62}), NOW + 62)
@@ -170,7 +170,7 @@ class TestLease:
 
     def test_a_renewal_counts_from_when_it_is_seen_whatever_the_controllers_clock_says(
         self, keeper: RouteKeeper
-    ):
+    ) -> None:
         keeper.learn(found(route(), leases={"s": NOW - 30}), NOW)
         keeper.learn(found(route(), leases={"s": NOW - 29}), NOW + 20)
         keeper.look(NOW + 79)
@@ -178,17 +178,17 @@ class TestLease:
         keeper.look(NOW + 81)
         assert "s" in held(keeper)
 
-    def test_a_lease_that_is_old_at_the_first_reading_is_old(self, keeper: RouteKeeper):
+    def test_a_lease_that_is_old_at_the_first_reading_is_old(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route(), leases={"s": NOW - 61}), NOW)
         keeper.look(NOW)
         assert "s" in held(keeper)
 
-    def test_a_lease_from_the_future_is_no_older_than_now(self, keeper: RouteKeeper):
+    def test_a_lease_from_the_future_is_no_older_than_now(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route(), leases={"s": NOW + 10_000}), NOW)
         keeper.look(NOW + 61)
         assert "s" in held(keeper)
 
-    def test_mirroring_needs_somebody_in_charge_and_stable_alone_does_not(self, keeper: RouteKeeper):
+    def test_mirroring_needs_somebody_in_charge_and_stable_alone_does_not(self, keeper: RouteKeeper) -> None:
         mirrors = (MirrorTarget("2", ("http://b",), 100),)
         keeper.learn(
             found(
@@ -203,7 +203,7 @@ class TestLease:
 
 
 class TestBreaker:
-    def test_a_trip_holds_until_a_newer_generation(self, keeper: RouteKeeper):
+    def test_a_trip_holds_until_a_newer_generation(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route()), NOW)
         assert keeper.trip("s", 1, "12 of 20 failed")
         assert not keeper.trip("s", 1, "13 of 20 failed")
@@ -213,20 +213,22 @@ class TestBreaker:
         keeper.look(NOW)
         assert held(keeper) == {}
 
-    def test_a_trip_of_a_generation_that_is_history_holds_nothing(self, keeper: RouteKeeper):
+    def test_a_trip_of_a_generation_that_is_history_holds_nothing(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route(generation=2)), NOW)
         assert not keeper.trip("s", 1, "late")
         assert not keeper.trip("unknown", 1, "late")
 
 
 class TestDirectAbort:
-    def test_it_holds_at_once(self, keeper: RouteKeeper):
+    def test_it_holds_at_once(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route(), route("t")), NOW)
         assert keeper.abort("s", "INC-81") == 1
         keeper.look(NOW)
         assert held(keeper) == {"s": "aborted here: INC-81"}
 
-    def test_a_controller_that_has_not_heard_of_it_cannot_move_the_rollout_on(self, keeper: RouteKeeper):
+    def test_a_controller_that_has_not_heard_of_it_cannot_move_the_rollout_on(
+        self, keeper: RouteKeeper
+    ) -> None:
         keeper.learn(found(route()), NOW)
         keeper.abort("s", "INC-81")
         keeper.learn(found(route(generation=2, weight=5000, epoch=2)), NOW)
@@ -238,7 +240,7 @@ class TestDirectAbort:
     )
     def test_the_end_of_the_rollout_or_another_one_releases_it(
         self, keeper: RouteKeeper, after: ServiceRoute
-    ):
+    ) -> None:
         keeper.learn(found(route()), NOW)
         keeper.abort("s", "INC-81")
         keeper.learn(found(after), NOW)
@@ -246,7 +248,7 @@ class TestDirectAbort:
         assert held(keeper) == {}
         assert keeper.memory.direct == {}
 
-    def test_a_service_that_is_not_served_is_named_with_those_that_are(self, keeper: RouteKeeper):
+    def test_a_service_that_is_not_served_is_named_with_those_that_are(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route("a"), route("b")), NOW)
         with pytest.raises(NotFound, match="'x'; it serves a, b"):
             keeper.abort("x", "y")
@@ -255,7 +257,7 @@ class TestDirectAbort:
 class TestDisk:
     def test_a_start_without_a_store_serves_what_was_known_and_holds_what_was_held(
         self, keeper: RouteKeeper, counters: Counters, tmp_path: Path
-    ):
+    ) -> None:
         keeper.learn(found(route("a"), route("b"), route("c")), NOW)
         keeper.abort("a", "INC-81")
         keeper.trip("b", 1, "12 of 20 failed")
@@ -277,7 +279,7 @@ class TestDisk:
         again.look(NOW + 61)
         assert "c" in held(again)
 
-    def test_holds_survive_a_restart_with_a_store(self, keeper: RouteKeeper, counters: Counters):
+    def test_holds_survive_a_restart_with_a_store(self, keeper: RouteKeeper, counters: Counters) -> None:
         keeper.learn(found(route()), NOW)
         keeper.look(NOW + 61)
         again = RouteKeeper(Slots(counters))
@@ -286,20 +288,22 @@ class TestDisk:
         again.look(NOW + 62)
         assert "s" in held(again)
 
-    def test_nothing_is_remembered_before_the_first_time(self, tmp_path: Path):
+    def test_nothing_is_remembered_before_the_first_time(self, tmp_path: Path) -> None:
         folder = RouterFolder(str(tmp_path))
         assert folder.recall() is None
         folder.close()
 
     @pytest.mark.parametrize("data", [b"", b"{", b'{"routes": {"s": 1}}', b'{"unknown": 1}', b"\xff"])
-    def test_what_cannot_be_read_is_named_and_not_used(self, tmp_path: Path, data: bytes):
+    def test_what_cannot_be_read_is_named_and_not_used(self, tmp_path: Path, data: bytes) -> None:
         folder = RouterFolder(str(tmp_path))
         (folder.path / ROUTES).write_bytes(data)
         with pytest.raises(AccedeError, match=r"routes\.json cannot be read and is not used"):
             folder.recall()
         folder.close()
 
-    def test_a_write_that_fails_leaves_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_a_write_that_fails_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = RouterFolder(str(tmp_path))
         folder.remember(b"{}")
 
@@ -312,19 +316,19 @@ class TestDisk:
         assert (folder.path / ROUTES).read_bytes() == b"{}"
         folder.close()
 
-    def test_one_router_per_directory(self, tmp_path: Path):
+    def test_one_router_per_directory(self, tmp_path: Path) -> None:
         folder = RouterFolder(str(tmp_path))
         with pytest.raises(Conflict, match="another router uses the data directory"):
             RouterFolder(str(tmp_path))
         folder.close()
         RouterFolder(str(tmp_path)).close()
 
-    def test_a_directory_that_cannot_be_made_is_one_clear_line(self, tmp_path: Path):
+    def test_a_directory_that_cannot_be_made_is_one_clear_line(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(AccedeError, match="cannot be used: Not a directory"):
             RouterFolder(str(tmp_path / "file"))
 
-    def test_sockets_of_a_deep_directory_get_a_short_path(self, tmp_path: Path):
+    def test_sockets_of_a_deep_directory_get_a_short_path(self, tmp_path: Path) -> None:
         folder = RouterFolder(str(tmp_path / ("d" * 120)))
         path = folder.fresh("admin.sock")
         assert len(os.fsencode(path)) < 100

@@ -1,0 +1,94 @@
+"""What the two questions about a cell are asked of: which series, and with which statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from ..store.rollouts import FrozenConstants
+from .cells import Cell, Limit
+from .methods import Measured, paired_agreement, paired_differences, server_outcomes, unit_outcomes
+from .stats.result import NotComputable
+from .sums import Broken, CanaryEpoch, PairEpoch, View
+
+Epochs = Sequence[CanaryEpoch | PairEpoch]
+
+# They depend on the server's state, not only on the request: time clusters.
+OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects"})
+
+
+class Side:
+    """What one of the two questions (harm, safety) is asked of, and how: they may see different series."""
+
+    def __init__(self, epochs: Epochs, measure: Callable[[Any], Measured | NotComputable]) -> None:
+        self.epochs = epochs
+        self._measure = measure
+        self._known: dict[int, Measured | NotComputable] = {}
+
+    def since(self, step: int) -> int:
+        """How many epochs, the latest ones, belong to `step` or a later one."""
+        return sum(1 for epoch in self.epochs if epoch.step >= step)
+
+    def look(self, latest: int) -> Measured | NotComputable:
+        """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
+        if latest not in self._known:
+            self._known[latest] = self._measure(self.epochs[len(self.epochs) - latest :])
+        return self._known[latest]
+
+
+def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> tuple[Side, Side] | Broken:
+    """What harm and what safety look at, and with which statistic."""
+    if cell.place == "shadow":
+        return _paired_sides(cell, limit, view, constants)
+    if cell.gate.metric.startswith("latency."):
+        return _latency_sides(cell, view)
+    epochs = view.canary(cell.group, cell.series, cell.series)
+    if isinstance(epochs, Broken):
+        return epochs
+    if cell.series in OF_THE_SERVER:
+        harm_at, margin = (limit.harm_at, limit.margin) if limit.effect == "ratio" else (1.0, 1.0)
+        harmful = Side(epochs, partial(server_outcomes, ratio=harm_at))
+        pending = any(epoch.open_candidate or epoch.open_stable for epoch in epochs)
+        if harm_at == margin and not pending:
+            return harmful, harmful
+        return harmful, Side(epochs, partial(server_outcomes, ratio=margin, worst_case=pending))
+    centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
+    variance = constants.deviations.get(f"{cell.series}|{cell.group}", (centre * (1.0 - centre)) ** 0.5) ** 2
+    counted = cell.series != "mean"
+    side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))
+    return side, side
+
+
+def _latency_sides(cell: Cell, view: View) -> tuple[Side, Side] | Broken:
+    """The candidate over half the margin for harm, over all of it for safety; stable over its quantile."""
+    stable = f"{cell.series}.over"
+    half, whole = (view.canary(cell.group, f"{cell.series}.{part}", stable) for part in ("mid", "far"))
+    if isinstance(half, Broken):
+        return half
+    if isinstance(whole, Broken):
+        return whole
+    return (
+        Side(half, partial(server_outcomes, absolute=False)),
+        Side(whole, partial(server_outcomes, absolute=False, worst_case=True)),
+    )
+
+
+def _paired_sides(
+    cell: Cell, limit: Limit, view: View, constants: FrozenConstants
+) -> tuple[Side, Side] | Broken:
+    epochs = view.pairs(cell.group, cell.series)
+    if isinstance(epochs, Broken):
+        return epochs
+    tau = max(1.0, constants.autocorrelation_time)
+    if limit.effect == "share":
+        side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau))
+        return side, side
+    measure = partial(paired_differences, counted=cell.series != "mean", autocorrelation=tau)
+    if limit.effect == "ratio":
+        return (
+            Side(epochs, partial(measure, ratio=limit.harm_at)),
+            Side(epochs, partial(measure, ratio=limit.margin)),
+        )
+    side = Side(epochs, measure)
+    return side, side
