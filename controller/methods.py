@@ -106,7 +106,7 @@ class Asymptotic:
             expected = self.expected + null * self.n_candidate
             if min(expected, self.n_candidate - expected) < FEWEST_EXPECTED:
                 return NotComputable(
-                    f"{max(0.0, expected):.0f} such requests of the candidate would be expected at the margin "
+                    f"{max(0.0, expected):.0f} such requests of the candidate are expected at the margin "
                     f"so far; at least {FEWEST_EXPECTED:g} (and as many others) are needed"
                 )
         v_opt = asymptotic_v_opt(gap, level)

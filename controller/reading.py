@@ -112,7 +112,8 @@ class Reader:
                 standing = [step for step in steps if safe[step] < safe_needed]
                 if standing and self._carried(tests, standing, of=len(steps)) >= harm_needed:
                     outcome = Outcome.FAIL
-                    since = 0 if safe[0] < safe_needed else standing[0]
+                    if safe[0] >= safe_needed:
+                        since = max(standing, key=lambda step: min(test.harm(step) for test in tests))
         measured = tests[0].measured(since)
         assert not isinstance(measured, NotComputable)  # noqa: S101 (it has just been tested)
         reason = ""

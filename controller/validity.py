@@ -265,7 +265,7 @@ def _age(
     assigned: Mapping[tuple[int, str], float],
     now: float,
 ) -> Iterator[Validity]:
-    """Evidence that stands still while requests come in. (A merge's watermark may be a dead source's.)"""
+    """Evidence that stands still while requests come in. A merge's watermark may be a dead source's."""
     current = record.epochs[-1] if record.epochs else None
     if current is None or not reports:
         return

@@ -15,6 +15,7 @@ from .service import ErrorRule, Limits, ModelService, Prediction, Slice
 # model -> key -> what to do meanwhile
 LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
     ModelService: {
+        "candidate": "remove the key and run `accede start SERVICE --candidate VERSION`",
         "uncertainty": "remove the key",
         "metrics": "remove the key",
         "contract": "remove the key, or write contract: {mode: none}",
@@ -53,7 +54,7 @@ HARMLESS: Final[dict[type[Value], dict[str, object]]] = {
 
 # Keys that may be written with nothing behind them.
 NULLABLE: Final[dict[type[Value], frozenset[str]]] = {
-    ModelService: frozenset({"candidate", "policy"}),
+    ModelService: frozenset({"policy"}),
     ErrorRule: frozenset({"body"}),
     RolloutPolicy: frozenset({"breaker"}),
 }

@@ -83,15 +83,12 @@ def _check_versions(data: dict[str, Data], reading: Reading) -> None:
                 ("versions", name), f"found the version name {found(name)}; allowed: {allowed}", key=True
             )
         _check_addresses(piece(Version, value), ("versions", name), reading)
-    for role in ("stable", "candidate"):
-        named = data.get(role)
-        if isinstance(named, str) and named not in versions and not reading.covers(("versions", named)):
-            hint = near(named, versions)
-            reading.add(
-                (role,), f"found {found(named)}; {hint}allowed: a key of versions: {', '.join(versions)}"
-            )
-    if isinstance(data.get("stable"), str) and data.get("stable") == data.get("candidate"):
-        reading.add(("candidate",), "the same version as stable; name another, or remove the key")
+    named = data.get("stable")
+    if isinstance(named, str) and named not in versions and not reading.covers(("versions", named)):
+        hint = near(named, versions)
+        reading.add(
+            ("stable",), f"found {found(named)}; {hint}allowed: a key of versions: {', '.join(versions)}"
+        )
 
 
 def _check_addresses(version: Version | None, path: KeyPath, reading: Reading) -> None:

@@ -182,7 +182,7 @@ class ObserverLink(asyncio.Protocol):
         self._blocked = False
         self._pause = _FIRST_RETRY
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
         """Part of asyncio.Protocol."""
         self._transport = None
 

@@ -30,7 +30,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, path: DataPath) -> None:
         self._path = path
-        self._buffer = b""
+        self._buffer: bytes = b""
         self._exchange: Exchange | None = None
         self._left = 0  # bytes of the request's body to come
         self._chunks: ChunkReader | None = None
@@ -80,9 +80,7 @@ class Client(asyncio.Protocol):
         """Begin the request at the front of the buffer; False while its head is incomplete."""
         path = self._path
         data = self._buffer
-        if (
-            data[0] == 0x0D and data[:2] == b"\r\n"
-        ):  # RFC 9112 §2.2: one empty line before a request is ignored
+        if data.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before a request is ignored
             data = self._buffer = data[2:]
             if not data:
                 return False
@@ -173,7 +171,7 @@ class Client(asyncio.Protocol):
             self._close(linger=False)
 
     def _refuse(self, bad: Malformed, head: RequestHead | None, data: bytes) -> bool:
-        """Answer a request that goes nowhere; the connection stays only if the next one's start is certain."""
+        """Answer a request that goes nowhere; the connection stays if the next one's start is certain."""
         length = -1 if head is None else head.length
         rest = b"" if head is None else data[head.end :]
         keep = head is not None and head.keep_alive and 0 <= length <= len(rest) and not self._path.draining
@@ -240,9 +238,10 @@ class Client(asyncio.Protocol):
         """Read or not, as everything now asks for."""
         unfinished = self._left > 0 or self._chunks is not None
         want = self._lingering or not (
-            (self.upload_held and unfinished) or (len(self._buffer) > _PIPELINE and self._exchange is not None)
+            (self.upload_held and unfinished)
+            or (len(self._buffer) > _PIPELINE and self._exchange is not None)
             or (self.blocked and self._exchange is None and not unfinished)
-        )  # fmt: skip
+        )
         if want != self._reading and not self._transport.is_closing():
             self._reading = want
             if want:
@@ -310,7 +309,7 @@ class Client(asyncio.Protocol):
         if not self._reading:
             self._read()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
         """Part of asyncio.Protocol."""
         self._path.clients.discard(self)
         exchange, self._exchange = self._exchange, None

@@ -60,7 +60,7 @@ class ControlLink(asyncio.Protocol):
         except WireError:
             self._gone()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
         """Part of asyncio.Protocol."""
         self._transport = None
         self._gone()

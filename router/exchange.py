@@ -6,11 +6,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from .answers import own_answer, request_id_line
-from .assignment import cluster_of, share_of
+from .assignment import assign
 from .chunks import LAST, chunk
-from .counters import ASSIGNED, FIELDS, FINISHED
-from .facts import CANDIDATE, STABLE, Body, Ending, Fact
+from .counters import ASSIGNED, FIELDS
+from .facts import CANDIDATE, STABLE, Ending
 from .heads import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
+from .reporting import report
 from .table import Call, ServedArm
 from .upstream import Receiver, Upstream
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .mirror import Shadow
 
 _RAW, _UNCHUNK, _CHUNK = range(3)  # how an answer's body goes on to the client
-_WHOLE: Final = 10_000
 _SERVER_ERRORS: Final = {Ending.CONNECT: 502, Ending.TIMEOUT: 504, Ending.TRUNCATED: 502}
 
 
@@ -32,9 +32,10 @@ class Exchange(Receiver):
     """
 
     __slots__ = (
-        "_begun", "_blocked_since", "_ended", "_out", "_outgoing", "_path", "_retried", "_stalled", "_target", "arm",
-        "assigned", "assigned_at", "call", "client", "ending", "excluded", "head", "held", "kept", "latency", "number", "pair", "reported", "request_bytes", "request_done", "request_id", "response_bytes",
-        "response_encoding", "sent_at", "shadow", "slot", "status", "unit", "upstream",
+        "_begun", "_blocked_since", "_ended", "_out", "_outgoing", "_path", "_retried", "_stalled", "_target",
+        "arm", "assigned", "assigned_at", "call", "client", "ending", "excluded", "head", "held", "kept",
+        "latency", "number", "pair", "reported", "request_bytes", "request_done", "request_id",
+        "response_bytes", "response_encoding", "sent_at", "shadow", "slot", "status", "unit", "upstream",
     )  # fmt: skip
 
     arm: ServedArm
@@ -69,7 +70,8 @@ class Exchange(Receiver):
         self.excluded = False
         if call.predicts:
             self.slot = service.slot
-            self._assign(path)
+            arm, self.unit, self.excluded = assign(service, head.seen, path.random)
+            self.arm = service.arms[arm]
             if self.slot >= 0:
                 self.assigned_at = self.assigned + path.offset
                 path.cells[self.slot * FIELDS + ASSIGNED + self.arm.index] += 1
@@ -84,26 +86,6 @@ class Exchange(Receiver):
         targets = self.arm.targets
         self._target = 0 if len(targets) == 1 else path.turn(len(targets))
         path.open[self.number] = self
-
-    def _assign(self, path: DataPath) -> None:
-        """Split: by the unit's hash, or by a random number where every request is a unit."""
-        service = self.call.service
-        arms = service.arms
-        split = len(arms) > 1 and service.stable_until < _WHOLE
-        if service.unit_kind:
-            key = self.head.seen.get(service.unit_kind)
-            if key:
-                key = service.salt + key
-                candidate = split and share_of(key) >= service.stable_until
-                if service.sticky:
-                    self.unit = cluster_of(key)
-            else:
-                self.excluded = True
-                missing = service.route.missing_unit == "random"
-                candidate = missing and split and path.random() * _WHOLE >= service.stable_until
-        else:
-            candidate = split and path.random() * _WHOLE >= service.stable_until
-        self.arm = arms[CANDIDATE if candidate else STABLE]
 
     # --- the request, driven by the client's connection
 
@@ -267,8 +249,8 @@ class Exchange(Receiver):
         """Send once more on a fresh connection: the old one was stale, so nothing has been answered."""
         call = self.call
         if (
-            self._retried or upstream.answering or upstream.uses <= 1 or not self.request_done or self.held is None
-            or not (call.idempotent or call.service.repeatable) or self.head.length == CHUNKED
+            self._retried or upstream.answering or upstream.uses <= 1 or not self.request_done
+            or self.held is None or not (call.idempotent or call.service.repeatable) or self.head.length == CHUNKED
         ):  # fmt: skip
             return False
         self._retried = True
@@ -381,33 +363,8 @@ class Exchange(Receiver):
         """Make the fact: at the end, or once as open when `account_after` has passed."""
         self.reported = True
         self.ending = ending
-        path = self._path
         self.latency = self._latency(ending, now)
-        path.cells[self.slot * FIELDS + FINISHED + self.arm.index] += 1
-        body: Body | None = None
-        size = 0
-        if (
-            ending == Ending.ANSWERED
-            and self.held is not None
-            and self.kept is not None
-            and not self.excluded
-        ):
-            sample = self.call.service.route.capture_sample
-            if sample >= 1.0 or path.random() < sample:
-                body = Body(
-                    self.number, one(self.held), one(self.kept),
-                    text(self.head.encoding), text(self.response_encoding),
-                )  # fmt: skip
-                size = self.request_bytes + self.response_bytes
-        path.gathered.add(
-            Fact(
-                self.number, self.slot, self.arm.index, self.arm.index, self.assigned_at, int(ending),
-                self.status, self.latency, self.unit, self.excluded, int(body is not None),
-                self.request_bytes, self.response_bytes,
-            ),
-            body,
-            size,
-        )  # fmt: skip
+        report(self._path, self)
 
     def _latency(self, ending: Ending, now: float) -> float:
         if ending in {Ending.DISCONNECTED, Ending.OPEN}:
@@ -416,13 +373,3 @@ class Exchange(Receiver):
             return 0.0
         stalled = self._stalled + (now - self._blocked_since if self._blocked_since else 0.0)
         return max(0.0, now - self.sent_at - stalled)
-
-
-def one(pieces: list[bytes]) -> bytes:
-    """The pieces as one."""
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def text(value: bytes) -> str:
-    """A header value as text."""
-    return value.decode("latin-1") if value else ""

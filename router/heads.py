@@ -162,7 +162,7 @@ def parse_request(data: bytes, names: Names) -> RequestHead | None:
 
 
 def parse_response(data: bytes, names: Names, *, bodyless: bool) -> ResponseHead | None:
-    """The head at the start of `data`; None while incomplete. `bodyless`: it answers HEAD. Raises Malformed."""
+    """The head at the start of `data`; None: incomplete. `bodyless`: it answers HEAD. Raises Malformed."""
     found = _RESPONSE.match(data, 0, MAX_HEAD)
     if found is None:
         if len(data) > MAX_HEAD or b"\r\n\r\n" in data or _NEVER_VALID.search(data):

@@ -13,6 +13,7 @@ from .answers import request_id_line
 from .counters import FIELDS, MIRRORS_CHOSEN, MIRRORS_FINISHED
 from .facts import Ending, Pair
 from .heads import CHUNKED, ResponseHead
+from .reporting import text
 from .table import ServedMirror
 from .upstream import Receiver, Upstream
 
@@ -290,7 +291,7 @@ class Mirrors:
                 b"" if lost else b"".join(exchange.held or ()),
                 b"" if lost else b"".join(stable_kept or ()),
                 b"" if lost else b"".join(shadow.kept or ()),
-                exchange.head.encoding.decode("latin-1"), exchange.response_encoding.decode("latin-1"),
-                shadow.encoding.decode("latin-1"),
+                text(exchange.head.encoding), text(exchange.response_encoding),
+                text(shadow.encoding),
             )
         )  # fmt: skip

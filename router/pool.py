@@ -33,8 +33,8 @@ class Pool:
     """The connections of one worker to `address`. `at_most` 0: client traffic; else a mirror's bound."""
 
     __slots__ = (
-        "_attempts", "_limit", "_loop", "_mirror", "_refused_at", "_tasks", "_timeout", "_tls", "_total", "_waiting",
-        "address", "idle", "used_at",
+        "_attempts", "_limit", "_loop", "_mirror", "_refused_at", "_tasks", "_timeout", "_tls", "_total",
+        "_waiting", "address", "idle", "used_at",
     )  # fmt: skip
 
     def __init__(self, address: Address, at_most: int, timeout: float, tls: ssl.SSLContext | None) -> None:

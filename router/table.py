@@ -69,8 +69,8 @@ class Service:
     """One service compiled. `slot` -1: nothing is analysed. `stable_until`: shares below it are stable's."""
 
     __slots__ = (
-        "account_after", "arms", "breaker", "errors", "mirror", "name", "placed", "repeatable", "route", "salt",
-        "slot", "stable_until", "sticky", "unit_kind",
+        "account_after", "arms", "breaker", "errors", "mirror", "name", "placed", "repeatable", "route",
+        "salt", "slot", "stable_until", "sticky", "unit_kind",
     )  # fmt: skip
 
     def __init__(self, placed: Placed, unit_kind: int, pool_of: PoolOf, breaker: Breaker | None) -> None:
@@ -144,7 +144,8 @@ class RouteTable:
         headers = {route.unit_header.lower().encode() for route in routes if route.unit_header}
         units = tuple(sorted(headers))
         # Spellings already learnt stay learnt.
-        self.names = before.names if before is not None and before.names.units == units else Names(units)
+        learnt = None if before is None else before.names
+        self.names: Names = learnt if learnt is not None and learnt.units == units else Names(units)
         for placed in table.placed:
             name = placed.route.service
             old = known.get(name)

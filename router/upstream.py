@@ -71,8 +71,8 @@ class Upstream(asyncio.Protocol):
     """A connection of `pool`. `receiver` is set while a request is on it; `uses` counts them."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_closed", "_left", "_paused", "_stays", "answering", "idle_since", "pool", "receiver",
-        "sending", "transport", "uses",
+        "_buffer", "_chunks", "_closed", "_left", "_paused", "_stays", "answering", "idle_since", "pool",
+        "receiver", "sending", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport

@@ -89,9 +89,7 @@ class Worker:
     def _told(self, message: Message) -> None:
         if isinstance(message, Table):
             for refused in self._path.apply(message):
-                log(
-                    f"worker {self._config.worker}: kept the route in force, the new one cannot be served: {refused}"
-                )
+                log(f"worker {self._config.worker}: a new route cannot be served, kept the old: {refused}")
             self._control.send(Applied(self._config.worker, message.number))
         elif isinstance(message, Drain):
             self._stopping.set()

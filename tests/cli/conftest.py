@@ -37,10 +37,10 @@ def accede() -> Run:
 
 @pytest.fixture
 def controller(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
-    """The address of a real controller over examples/demo, without any router: rollouts stay in the baseline."""
+    """The address of a real controller over examples/demo. No router runs: rollouts stay in the baseline."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [
+    command: list[str | Path] = [
         ACCEDE, "controller", "--services", ROOT / "examples" / "demo", "--data", tmp_path / "data",
         "--api-port", str(port),
     ]  # fmt: skip

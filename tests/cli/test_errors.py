@@ -41,7 +41,7 @@ def test_something_else_on_the_port_is_named(
     accede: Run, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-u",
         "-m",

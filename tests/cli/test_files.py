@@ -69,9 +69,9 @@ def test_a_service_is_checked_with_the_policy_it_names(accede: Run, tmp_path: Pa
 
 
 def test_schemas_are_json_schemas(accede: Run) -> None:
-    for kind, key in (("service", "versions"), ("policy", "gates")):
-        shown = accede("schema", kind)
-        assert shown.returncode == 0, shown.stderr
-        schema = json.loads(shown.stdout)
-        assert key in schema["properties"]
-    assert yaml.safe_load(accede("schema", "policy", "-o", "yaml").stdout) == schema
+    shown = accede("schema", "service")
+    assert shown.returncode == 0, shown.stderr
+    assert "versions" in json.loads(shown.stdout)["properties"]
+    policy = json.loads(accede("schema", "policy").stdout)
+    assert "gates" in policy["properties"]
+    assert yaml.safe_load(accede("schema", "policy", "-o", "yaml").stdout) == policy

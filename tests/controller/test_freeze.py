@@ -19,8 +19,8 @@ from accede.store.rollouts import FrozenConstants
 def service(**prediction: Any) -> ModelService:
     return ModelService.model_validate(
         {
-            "format": "accede/v1", "kind": "ModelService", "name": "s", "match": {"path": "/s"}, "protocol": "json",
-            "versions": {"1": {"url": "http://a"}}, "stable": "1",
+            "format": "accede/v1", "kind": "ModelService", "name": "s", "match": {"path": "/s"},
+            "protocol": "json", "versions": {"1": {"url": "http://a"}}, "stable": "1",
             "prediction": {"path": "score", "selected": ">= 0.5", **prediction},
             "slices": {
                 "sex": {"path": "sex", "values": ("female", "male")},
@@ -34,7 +34,8 @@ def service(**prediction: Any) -> ModelService:
 def policy(*gates: dict[str, Any]) -> RolloutPolicy:
     return RolloutPolicy.model_validate(
         {
-            "format": "accede/v1", "kind": "RolloutPolicy", "name": "p", "baseline": {"requests": 100, "for": "1s"},
+            "format": "accede/v1", "kind": "RolloutPolicy", "name": "p",
+            "baseline": {"requests": 100, "for": "1s"},
             "steps": ({"shadow": "100%"}, {"canary": "50%"}), "gates": gates,
         }
     )  # fmt: skip

@@ -31,7 +31,7 @@ versions:
   "42": {url: "http://tf-a:8501", card: {trained_on: transactions-2026-02, digest: "sha256:…"}}
   "43": {url: "http://tf-b:8501", card: {trained_on: transactions-2026-05}}
 stable: "42"                             # read once
-candidate: "43"                          # optional: changing it in Git starts a rollout by `policy`
+candidate: "43"                          # optional: changing it in Git starts a rollout by `policy`  # LATER
 policy: policies/guarded.yaml
 unit: {header: x-user-id, missing: stable}   # or `unit: request`; keyless requests are never analysed
 side_effects: none                       # none | shadow-aware | writes (no mirror, retry, fallback)
@@ -125,6 +125,7 @@ def keys_refused(text: str) -> dict[str, str]:
 def test_every_later_key_of_the_service_reference_is_refused_and_nothing_else() -> None:
     refused = keys_refused(SERVICE)
     assert set(refused) == {
+        "candidate",
         "uncertainty",
         "slices.sex_age.cross",
         "metrics",
@@ -217,7 +218,7 @@ def test_prediction_paths(path: str) -> None:
 
 def test_small_services_take_every_default() -> None:
     text = "format: accede/v1\nkind: ModelService\nname: a\nmatch: {host: a.example}\nprotocol: json\n"
-    text += 'versions: {"1": {url: "http://a:1"}}\nstable: "1"\nunit: request\ncandidate:\ncontract: {mode: none}\n'
+    text += 'versions: {"1": {url: "http://a:1"}}\nstable: "1"\nunit: request\ncontract: {mode: none}\n'
     service = parse_service(text)
     assert not service.unit.sticky
     assert service.candidate is None

@@ -343,7 +343,8 @@ class WorkerProcess:
 
 def plan(**changes: Any) -> MeasurementPlan:
     settings: dict[str, Any] = {
-        "rollout": "r1", "epoch": 1, "stage": "canary", "extraction": None, "batch": 1.0, "account_after": 10.0,
+        "rollout": "r1", "epoch": 1, "stage": "canary", "extraction": None, "batch": 1.0,
+        "account_after": 10.0,
     }  # fmt: skip
     return MeasurementPlan(**{**settings, **changes})
 

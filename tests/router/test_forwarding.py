@@ -79,7 +79,8 @@ def test_request_bodies_arrive_whole_in_both_framings(
 def test_a_chunked_body_in_single_bytes_is_understood(start_worker: Worker, stable: UpstreamProcess) -> None:
     worker = start_worker(Placed(route(stable.url), 0))
     client = Connection(worker.port)
-    data = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
+    data = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data += b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
     for at in range(len(data)):
         client.send(data[at : at + 1])
     assert client.answer().body == b"abcde"
@@ -160,7 +161,8 @@ def test_hop_by_hop_fields_and_spoofed_ones_stop_here(
 ) -> None:
     upstream = start_upstream("stable")
     worker = start_worker(Placed(route(upstream.url), 0))
-    fields = ("Connection: keep-alive, x-secret", "X-Secret: 1", "Keep-Alive: 5", "TE: trailers", "x-accede-shadow: 1",
+    fields = ("Connection: keep-alive, x-secret", "X-Secret: 1", "Keep-Alive: 5", "TE: trailers",
+              "x-accede-shadow: 1",
               "Upgrade: h2c", "X-Kept: yes", "x-script: spoof", "x-request-id: mine-7")  # fmt: skip
     answer = exchange(worker.port, post("/p", b"{}", *fields))
     got = upstream.seen()[-1]["headers"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ Watch = Callable[[WorkerProcess], Observer]
 Upstreams = Callable[..., UpstreamProcess]
 
 
-def mirror(url: str, **changes) -> tuple[MirrorTarget, ...]:
+def mirror(url: str, **changes: Any) -> tuple[MirrorTarget, ...]:
     return (MirrorTarget(**{"version": "43", "addresses": (url,), "rate": 1_000_000, **changes}),)
 
 
@@ -44,7 +45,8 @@ def test_a_pair_has_both_answers_and_the_copy_says_that_it_is_one(
         post("/v1/models/fraud:predict", b'{"instances": [1]}', "x-request-id: r-1", host="my-host"),
     )
     assert answer.body == b'{"instances": [1]}'
-    chunked = b"POST /v1/models/fraud:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    chunked = b"POST /v1/models/fraud:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    chunked += b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
     client = Connection(worker.port)
     client.send(chunked)
     while client.answer().status == 100:
@@ -84,8 +86,8 @@ def test_a_copy_is_sent_though_stable_fails(
     [("hang", Ending.TIMEOUT), ("garbage", Ending.TRUNCATED), ("truncate", Ending.TRUNCATED)],
 )
 def test_a_shadow_that_fails_makes_a_pair_and_touches_nobody(
-    start_worker: Worker, start_observer: Watch, start_upstream: Upstreams, stable: UpstreamProcess, script: str,
-    ending: Ending,
+    start_worker: Worker, start_observer: Watch, start_upstream: Upstreams, stable: UpstreamProcess,
+    script: str, ending: Ending,
 ) -> None:  # fmt: skip
     shadow = start_upstream("shadow", script)
     worker = start_worker(Placed(route(stable.url, mirrors=mirror(shadow.url, deadline=0.3)), 0))

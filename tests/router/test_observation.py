@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -207,7 +208,7 @@ def test_facts_beyond_their_bound_are_counted() -> None:
     assert gathered.take(0, "b", Lines(0, 0.0, 0, 0.0)).facts_lost == 3
 
 
-def test_counters_survive_and_add_over_workers(tmp_path) -> None:
+def test_counters_survive_and_add_over_workers(tmp_path: Path) -> None:
     counters = Counters(tmp_path / "map", 2, create=True)
     for worker in range(2):
         cells = Counters(tmp_path / "map", 2).cells(worker)

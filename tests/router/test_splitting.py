@@ -95,8 +95,8 @@ def test_requests_without_a_unit_are_split_at_random(
 
 @pytest.mark.parametrize("missing", ["stable", "random"])
 def test_a_missing_unit_is_excluded(
-    start_worker: Worker, start_observer: Callable[..., Observer], stable: UpstreamProcess, candidate: UpstreamProcess,
-    missing: str,
+    start_worker: Worker, start_observer: Callable[..., Observer], stable: UpstreamProcess,
+    candidate: UpstreamProcess, missing: str,
 ) -> None:  # fmt: skip
     sticky = route(
         stable.url, candidate.url, 5000, unit_header="X-User-Id", missing_unit=missing, plan=plan(sticky=True)

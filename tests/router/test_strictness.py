@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httptools
 import pytest
@@ -14,48 +14,50 @@ from accede.router.facts import Placed
 from accede.router.heads import MAX_FIELDS, MAX_HEAD, Malformed, Names, parse_request, parse_response
 from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
 
+POST = b"POST /p HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 REJECTED = {
-    "both lengths": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "two lengths": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
-    "length list": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 3\r\n\r\nabc", 400),
-    "signed length": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc", 400),
-    "hex length": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 0x3\r\n\r\nabc", 400),
-    "empty length": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n", 400),
-    "huge length": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
-    "space before colon": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc", 400),
-    "obs-fold": (b"POST /p HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n", 400),
+    "both lengths": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+    "length list": (POST + b"Content-Length: 3, 3\r\n\r\nabc", 400),
+    "signed length": (POST + b"Content-Length: +3\r\n\r\nabc", 400),
+    "hex length": (POST + b"Content-Length: 0x3\r\n\r\nabc", 400),
+    "empty length": (POST + b"Content-Length:\r\n\r\n", 400),
+    "huge length": (POST + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
+    "space before colon": (POST + b"Content-Length : 3\r\n\r\nabc", 400),
+    "obs-fold": (POST + b"A: b\r\n c\r\nContent-Length: 0\r\n\r\n", 400),
     "bare LF": (b"POST /p HTTP/1.1\nHost: x\n\n", 400),
     "bare LF in fields": (b"POST /p HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
-    "bare CR": (b"POST /p HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n", 400),
-    "NUL": (b"POST /p HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 400),
+    "bare CR": (POST + b"A: b\rc\r\n\r\n", 400),
+    "NUL": (POST + b"A: b\0c\r\n\r\n", 400),
     "no Host": (b"POST /p HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
-    "two Hosts": (b"POST /p HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+    "two Hosts": (POST + b"Host: x\r\n\r\n", 400),
     "strange Host": (b"POST /p HTTP/1.1\r\nHost: x/y@z\r\n\r\n", 400),
-    "gzip coding": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    "chunked twice": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "gzip coding": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "chunked twice": (CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n", 400),
     "chunked for 1.0": (b"POST /p HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "coding with tab inside": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\tchunked\r\n\r\n", 501),
-    "bad chunk size": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-    "chunk size with sign": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
-    "long chunk": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n", 400),
-    "chunk bare LF": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n", 400),
-    "framing named by Connection": (b"POST /p HTTP/1.1\r\nHost: x\r\nConnection: content-length\r\nContent-Length: 1\r\n\r\na", 400),
+    "coding with tab inside": (POST + b"Transfer-Encoding: x\tchunked\r\n\r\n", 501),
+    "bad chunk size": (CHUNKED + b"\r\nzz\r\n", 400),
+    "chunk size with sign": (CHUNKED + b"\r\n-1\r\n", 400),
+    "long chunk": (CHUNKED + b"\r\n1\r\nab\r\n0\r\n\r\n", 400),
+    "chunk bare LF": (CHUNKED + b"\r\n1\na\r\n", 400),
+    "framing named by Connection": (POST + b"Connection: content-length\r\nContent-Length: 1\r\n\r\na", 400),
     "other version": (b"POST /p HTTP/2.0\r\nHost: x\r\n\r\n", 505),
     "no target": (b"POST  HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "other authority": (b"POST http://a/p HTTP/1.1\r\nHost: b\r\n\r\n", 400),
     "tunnel": (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 501),
     "websocket": (b"GET /p HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 501),
-    "expectation": (b"POST /p HTTP/1.1\r\nHost: x\r\nExpect: 200-maybe\r\n\r\n", 417),
+    "expectation": (POST + b"Expect: 200-maybe\r\n\r\n", 417),
     "long head": (b"GET /p HTTP/1.1\r\nHost: x\r\nA: " + b"x" * MAX_HEAD + b"\r\n\r\n", 431),
     "many fields": (b"GET /p HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * MAX_FIELDS + b"\r\n", 431),
-    "declared too large": (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n", 413),
-    "chunked too large": (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5dc\r\n" + b"x" * 1500, 413),
+    "declared too large": (POST + b"Content-Length: 2000\r\n\r\n", 413),
+    "chunked too large": (CHUNKED + b"\r\n5dc\r\n" + b"x" * 1500, 413),
     "not HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def worker(stable: UpstreamProcess, tmp_path_factory: pytest.TempPathFactory):
+def worker(stable: UpstreamProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     running = WorkerProcess(tmp_path_factory.mktemp("strict"))
     running.apply(Placed(route(stable.url, max_body=1000), 0))
     yield running
@@ -121,8 +123,11 @@ class _Collected:
 
 
 _pieces = st.sampled_from(
-    [b"GET", b"POST", b" ", b"/", b"/p", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host", b": ", b":", b"x", b"a-b",
-     b"Content-Length", b"3", b"Transfer-Encoding", b"chunked", b"\t", b"\0", b"\x7f", b"\xe9", b",", b"Connection", b"close"]
+    [
+        b"GET", b"POST", b" ", b"/", b"/p", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host", b": ", b":", b"x",
+        b"a-b", b"Content-Length", b"3", b"Transfer-Encoding", b"chunked", b"\t", b"\0", b"\x7f", b"\xe9", b",",
+        b"Connection", b"close",
+    ]
 )  # fmt: skip
 
 
@@ -161,7 +166,8 @@ def test_chunks_read_the_same_however_they_are_cut(
     wire += b"0\r\n" + (b"A: b\r\n" if trailers else b"") + b"\r\n"
     data, at = wire + b"NEXT", 0
     reader = ChunkReader()
-    passed, pieces = b"", []
+    passed = b""
+    pieces: list[bytes] = []
     for cut in [*sorted(cuts), len(data)]:
         if at < min(cut, len(data)) and not reader.done:
             passed += reader.feed(data[at:cut], pieces)
