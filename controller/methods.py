@@ -36,7 +36,7 @@ from .stats.mean import (
 from .stats.mixture import gamma_exponential_bound
 from .stats.result import NotComputable
 from .stats.tuning import asymptotic_v_opt, mean_v_opt
-from .sums import CanaryEpoch, Floats, PairEpoch, Sums
+from .sums import CanaryEpoch, PairEpoch, Sums
 
 FEWEST_BATCHES_THAT_DIFFER = 10
 
@@ -176,13 +176,14 @@ def paired_differences(
 
     `counted`: y is 0, 1 or a share of events. `autocorrelation`: pairs that are worth one, when few differ.
     """
-    n, d, square = (sum(column) for column in zip(*(_columns(e.pair) for e in epochs), strict=True))
-    assert isinstance(n, np.ndarray)  # noqa: S101 (never called without an epoch)
+    both = _pooled([epoch.pair for epoch in epochs])
+    n, d, square = both.n, both.y, both.square
     pairs = float(n.sum())
-    theirs = _total([epoch.stable for epoch in epochs], n)
+    known = [epoch.stable for epoch in epochs if epoch.stable is not None and epoch.stable.n.size == n.size]
+    theirs = _pooled(known).y if len(known) == len(epochs) else None
     if ratio != 1.0 and theirs is None:
         return NotComputable("stable's side of the pairs is not in the evidence")
-    base = n * 0.0 if theirs is None else theirs
+    base = np.zeros_like(n) if theirs is None else theirs
     got = batch_estimate(n, (d + (1.0 - ratio) * base) / ratio)
     if isinstance(got, NotComputable):
         return got
@@ -192,35 +193,30 @@ def paired_differences(
         events = float(2.0 * base.sum() + d.sum())
         if got.variance == 0.0 or events < FEWEST_EVENTS:
             return NotComputable(f"only {events:.0f} such requests so far, too few to compare by a factor")
-        return Asymptotic(
-            got.estimate * ratio,
-            got.variance * ratio**2,
-            got.df,
-            BATCHES,
-            pairs,
-            pairs,
-            ratio * float(base.sum()),
-        )
+        expected = ratio * float(base.sum())
+        estimate, variance = got.estimate * ratio, got.variance * ratio**2
+        return Asymptotic(estimate, variance, got.df, BATCHES, pairs, pairs, expected)
     if got.variance == 0.0 or few:
         return _bounded(
             paired_statistic(pairs, float(d.sum()), float(square.sum()), pairs / autocorrelation), pairs
         )
-    expected = float(base.sum()) if counted and theirs is not None else None
-    return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, expected)
+    return Asymptotic(
+        got.estimate, got.variance, got.df, BATCHES, pairs, pairs, float(base.sum()) if counted else None
+    )
 
 
 def paired_agreement(
     epochs: Sequence[PairEpoch], *, least: float, autocorrelation: float
 ) -> Measured | NotComputable:
     """Share of pairs that agree, minus the `least` that is asked for."""
-    n, y, square = (sum(column) for column in zip(*(_columns(e.pair) for e in epochs), strict=True))
-    assert isinstance(n, np.ndarray)  # noqa: S101 (never called without an epoch)
+    both = _pooled([epoch.pair for epoch in epochs])
+    n, y = both.n, both.y
     pairs = float(n.sum())
     got = batch_estimate(n, y - least * n)
     if isinstance(got, NotComputable):
         return got
     if got.variance == 0.0 or min(pairs - float(y.sum()), float(y.sum())) < FEWEST_EVENTS:
-        effective, agreed, squares = (float(column.sum()) / autocorrelation for column in (n, y, square))
+        effective, agreed, squares = (float(column.sum()) / autocorrelation for column in (n, y, both.square))
         return _bounded(at_least_statistic(effective, agreed, squares, least), pairs)
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
 
@@ -273,15 +269,9 @@ def _with_open(sums: Sums, count: float, y: float) -> Sums:
     return Sums(sums.n + more, sums.y + y * more, sums.square + y * more)
 
 
-def _columns(sums: Sums) -> tuple[Floats, Floats, Floats]:
-    return sums.n, sums.y, sums.square
-
-
-def _total(sums: Sequence[Sums | None], like: Floats) -> Floats | None:
-    """Sum of y over epochs per cluster; None where an epoch has none or other clusters."""
-    total = np.zeros_like(like)
-    for one in sums:
-        if one is None or one.y.size != like.size:
-            return None
-        total = total + one.y
+def _pooled(parts: Sequence[Sums]) -> Sums:
+    """Sums of pairs over epochs, cluster by cluster; of arms they must never be pooled."""
+    total = parts[0]
+    for more in parts[1:]:
+        total = Sums(total.n + more.n, total.y + more.y, total.square + more.square)
     return total

@@ -250,7 +250,8 @@ class Exchange(Receiver):
         call = self.call
         if (
             self._retried or upstream.answering or upstream.uses <= 1 or not self.request_done
-            or self.held is None or not (call.idempotent or call.service.repeatable) or self.head.length == CHUNKED
+            or self.held is None or self.head.length == CHUNKED
+            or not (call.idempotent or call.service.repeatable)
         ):  # fmt: skip
             return False
         self._retried = True

@@ -1,4 +1,4 @@
-"""What the README shows is so: its files load and fit, its commands parse, its diagram is the code's table."""
+"""What the README shows is so: its files load and fit, its commands parse, its diagram is the code's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer.main
 
 from accede.cli.main import app
 from accede.controller.machine import diagram
-from accede.policies.load import load_directory, parse_policy, parse_service
+from accede.policies.load import load_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md"))]
@@ -40,15 +40,11 @@ def test_there_are_files_and_commands_to_check() -> None:
 
 def test_its_files_load_and_fit_each_other(tmp_path: Path) -> None:
     service, policy = blocks("yaml")
-    (tmp_path / "services").mkdir()
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "services" / "credit.yaml").write_text(service)
-    (tmp_path / "policies" / "credit.yaml").write_text(policy)
+    (tmp_path / "credit.yaml").write_text(service)
+    (tmp_path / "credit-policy.yaml").write_text(policy)
     loaded = load_directory(tmp_path)
     assert loaded.problems == ()
     assert loaded.pairs == {"credit": "credit"}
-    assert parse_service(service).policy == "../policies/credit.yaml"
-    assert parse_policy(policy).name == "credit"
 
 
 @pytest.mark.parametrize("line", commands())

@@ -174,6 +174,7 @@ class Cast:
     def _wait_for(self, child: subprocess.Popen[bytes], text: str) -> None:
         """Read a child's lines until one has `text`. Raises AccedeError where it ends first."""
         killer = threading.Timer(_PATIENCE, child.kill)
+        killer.daemon = True  # a signal between here and `finally` must not leave a thread to wait for
         killer.start()
         try:
             for line in child.stdout or ():

@@ -120,7 +120,10 @@ def test_tensorflow_urls_are_rewritten_to_the_arms_version(
     upstream = start_upstream("both")
     both = route(
         upstream.url, upstream.url, 10_000, protocol="tensorflow-serving", path="/v1/models/fraud",
-        arms=(Arm("stable", "42", (upstream.url + "/base",), 0), Arm("candidate", "43", (upstream.url,), 10_000)),
+        arms=(
+            Arm("stable", "42", (upstream.url + "/base",), 0),
+            Arm("candidate", "43", (upstream.url,), 10_000),
+        ),
     )  # fmt: skip
     worker = start_worker(Placed(both, 0))
     cases = {

@@ -124,9 +124,9 @@ class _Collected:
 
 _pieces = st.sampled_from(
     [
-        b"GET", b"POST", b" ", b"/", b"/p", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host", b": ", b":", b"x",
-        b"a-b", b"Content-Length", b"3", b"Transfer-Encoding", b"chunked", b"\t", b"\0", b"\x7f", b"\xe9", b",",
-        b"Connection", b"close",
+        b"GET", b"POST", b" ", b"/", b"/p", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r",
+        b"Host", b": ", b":", b"x", b"a-b", b"Content-Length", b"3", b"Transfer-Encoding", b"chunked",
+        b"\t", b"\0", b"\x7f", b"\xe9", b",", b"Connection", b"close",
     ]
 )  # fmt: skip
 
