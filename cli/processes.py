@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -43,9 +44,10 @@ def end(children: list[subprocess.Popen[bytes]], patience: float = 5.0) -> None:
     running = [child for child in children if child.poll() is None]
     for child in running:
         child.terminate()
+    until = time.monotonic() + patience
     for child in running:
         try:
-            child.wait(patience)
+            child.wait(max(0.1, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -72,7 +74,7 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Generator[None]:
     """Within, the first SIGTERM, SIGINT or SIGHUP raises Stopped in the main thread.
 
     Later ones do nothing, so a second Ctrl-C does not interrupt the clean-up.

@@ -93,7 +93,8 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
         "rollout",
         Text(f"{view.id}, policy {view.policy}, started by {view.started_by}, {moment(view.started_at)}"),
     )
-    yield "reason", Text(view.reason)
+    if view.hold is not None or not view.needs:  # else the reason is what it waits for, a second older
+        yield "reason", Text(view.reason)
     if view.override is not None:
         yield "override", Text(view.override, "bold yellow")
     yield (
@@ -175,7 +176,7 @@ def _comparison(findings: list[Finding]) -> tuple[str | Text, ...]:
         f"{finding.n_stable:.0f}",
         f"{finding.n_candidate:.0f}",
         f"{min(proof):.0%}" if proof else "",
-        _outcome(finding.outcome, "" if known else finding.reason),
+        _outcome(finding.outcome, "" if known or not finding.n_candidate else finding.reason),
     )
 
 

@@ -84,9 +84,9 @@ class Display:
 
 def cells_of(policy: RolloutPolicy, constants: FrozenConstants) -> tuple[Cell, ...]:
     """All cells in the order of the gates. A gate by a slice without any known group has none."""
-    places = [step.place for step in policy.steps]
+    places: list[Place] = [step.place for step in policy.steps]
     gates = [with_default_margins(gate) for gate in policy.gates]
-    comparisons = [
+    comparisons: list[tuple[int, Gate, Place, str]] = [
         (index, gate, place, group)
         for index, gate in enumerate(gates)
         for place in deciding_places(gate, places)

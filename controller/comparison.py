@@ -54,7 +54,8 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
             return harmful, harmful
         return harmful, Side(epochs, partial(server_outcomes, ratio=margin, worst_case=pending))
     centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
-    variance = constants.deviations.get(f"{cell.series}|{cell.group}", (centre * (1.0 - centre)) ** 0.5) ** 2
+    deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
+    variance = deviation**2 if deviation is not None else centre * (1.0 - centre)
     counted = cell.series != "mean"
     side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))
     return side, side

@@ -19,10 +19,11 @@ from ..policies.policy import Gate, RolloutPolicy
 from ..policies.quantities import Comparison
 from ..policies.service import ModelService
 from ..store.evidence import Evidence, SeriesKey
-from ..store.histogram import BINS, GAMMA, bin_of, edge, value_of
+from ..store.histogram import BINS, GAMMA, bin_of, edge
 from ..store.measurement import SlicePlan, group_names
 from ..store.rollouts import FrozenConstants
 from .cells import SERIES, harm_ratio, quantile_of
+from .reference import Values, bin_shares, class_shares, classes_of, edges_of, limits_of, scaled
 from .stats.histogram import quantile, snapped_margin
 from .stats.result import NotComputable
 from .sums import Sums, sums_of
@@ -49,18 +50,6 @@ class NotReady:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """Stable's raw numeric predictions of epoch 0: sorted values (bin middles) and how often each came."""
-
-    value: tuple[float, ...]
-    count: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        return sum(self.count)
-
-
 def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> FrozenConstants | NotReady:
     """The constants of a rollout from the merged evidence of epoch 0, or why there are none yet."""
     gates = [with_default_margins(gate) for gate in policy.gates]
@@ -69,17 +58,14 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
     if requests < policy.baseline.requests:
         return NotReady(f"{policy.baseline.requests - requests} more requests of stable")
     wanted = {SERIES.get(gate.metric, gate.metric) for gate in gates}
-    values = _Values(
-        tuple(value_of(index) for index in sorted(baseline.values)),
-        tuple(baseline.values[index] for index in sorted(baseline.values)),
-    )
+    values = Values.of(baseline)
     problem = _extraction_problem(wanted, service, baseline, values)
     if problem is not None:
         return NotReady(problem)
-    limits = _limits(service, values)
-    edges = _edges(values, limits) if limits is not None and "bin" in wanted else ()
-    classes = _classes(baseline.labels) if service.prediction.type != "number" else ()
-    shares = _shares(values, limits, edges) if not classes else _class_shares(baseline.labels, classes)
+    limits = limits_of(service, values)
+    edges = edges_of(values, limits) if limits is not None and "bin" in wanted else ()
+    classes = classes_of(baseline.labels) if service.prediction.type != "number" else ()
+    shares = bin_shares(values, limits, edges) if not classes else class_shares(baseline.labels, classes)
     groups = _groups(gates, service, baseline)
     quantiles = _quantiles(wanted, baseline)
     if isinstance(quantiles, NotReady):
@@ -156,7 +142,7 @@ def _dense(evidence: Evidence) -> list[int]:
 
 
 def _extraction_problem(
-    wanted: set[str], service: ModelService, baseline: Evidence, values: _Values
+    wanted: set[str], service: ModelService, baseline: Evidence, values: Values
 ) -> str | None:
     if not wanted.intersection(_EXTRACTED):
         return None
@@ -171,70 +157,6 @@ def _extraction_problem(
     if "mean" in needed and service.prediction.type != "number":
         return "a numeric prediction: `prediction.mean` needs `type: number` in the service's file"
     return None
-
-
-def _limits(service: ModelService, values: _Values) -> tuple[float, float] | None:
-    """The declared range, else what stable showed, widened by half its span on each side."""
-    if service.prediction.type != "number":
-        return None
-    if service.prediction.range is not None:
-        return service.prediction.range
-    if not values.total:
-        return None
-    low, high = values.value[0], values.value[-1]
-    # The middles of 2% bins stand for what is in them; a constant needs room as well.
-    span = max(high - low, 0.1 * max(abs(low), abs(high)), _LEAST_SPAN)
-    return low - span / 2.0, high + span / 2.0
-
-
-def _scaled(value: float, limits: tuple[float, float]) -> float:
-    return min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
-
-
-def _bounds(value: float) -> tuple[float, float]:
-    """The range of raw values that one value bin's middle stands for."""
-    half = sqrt(GAMMA)
-    if value == 0.0:
-        return -_LEAST_SPAN, _LEAST_SPAN
-    return (value / half, value * half) if value > 0.0 else (value * half, value / half)
-
-
-def _edges(values: _Values, limits: tuple[float, float]) -> tuple[float, ...]:
-    """Inner edges at stable's deciles. Equal ones merge; a value that holds several gets a bin of its own."""
-    found: dict[int, int] = {}
-    below = np.cumsum(values.count)
-    for tenth in range(1, 10):
-        at = int(np.searchsorted(below, below[-1] * tenth / 10 * (1 - 1e-12))) if values.total else 0
-        found[at] = found.get(at, 0) + 1
-    edges: set[float] = set()
-    for at, deciles in found.items() if values.total else ():
-        low, high = _bounds(values.value[at])
-        edges.update(
-            {_scaled(low, limits), _scaled(high, limits)} if deciles > 1 else {_scaled(high, limits)}
-        )
-    return tuple(sorted(e for e in edges if 0.0 < e < 1.0))
-
-
-def _classes(labels: Mapping[str, int]) -> tuple[str, ...]:
-    total = sum(labels.values())
-    common = [label for label, count in labels.items() if label != "other" and count >= _LEAST_CLASS * total]
-    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:_MAX_CLASSES])
-
-
-def _shares(
-    values: _Values, limits: tuple[float, float] | None, edges: tuple[float, ...]
-) -> dict[str, float]:
-    if limits is None or not edges:
-        return {}
-    scaled = [_scaled(value, limits) for value in values.value]
-    bins = np.bincount(np.searchsorted(edges, scaled, side="right"), values.count, len(edges) + 1)
-    return {f"bin.{k}": float(count / values.total) for k, count in enumerate(bins)}
-
-
-def _class_shares(labels: Mapping[str, int], classes: tuple[str, ...]) -> dict[str, float]:
-    total = sum(labels.values())
-    shares = {f"bin.{k}": labels[label] / total for k, label in enumerate(classes)}
-    return {**shares, "bin.other": max(0.0, 1.0 - sum(shares.values()))}
 
 
 def _groups(gates: list[Gate], service: ModelService, baseline: Evidence) -> dict[str, float]:
@@ -274,7 +196,7 @@ def _moments(
     groups: tuple[str, ...],
     service: ModelService,
     baseline: Evidence,
-    values: _Values,
+    values: Values,
     limits: tuple[float, float] | None,
     shares: Mapping[str, float],
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -309,13 +231,13 @@ def _expected(
     series: str,
     service: ModelService,
     baseline: Evidence,
-    values: _Values,
+    values: Values,
     limits: tuple[float, float] | None,
     shares: Mapping[str, float],
 ) -> tuple[float, float]:
     """From the histogram of single predictions, where the baseline could not keep the series itself."""
     if series == "mean" and limits is not None and values.total:
-        y = np.array([_scaled(value, limits) for value in values.value])
+        y = np.array([scaled(value, limits) for value in values.value])
         weight = np.array(values.count) / values.total
         mean = float(y @ weight)
         return mean, sqrt(max(0.0, float((y - mean) ** 2 @ weight)))
@@ -328,16 +250,19 @@ def _expected(
     return rate, sqrt(rate * (1.0 - rate))
 
 
-def _selected(selected: Comparison | None, baseline: Evidence, values: _Values) -> float:
+def _selected(selected: Comparison | None, baseline: Evidence, values: Values) -> float:
     if selected is None:
         return 0.5
     chosen = _OPERATORS[selected.operator]
     if baseline.labels:
         hit = sum(count for label, count in baseline.labels.items() if chosen(label, str(selected.operand)))
         return hit / sum(baseline.labels.values())
+    try:
+        operand = float(selected.operand)
+    except ValueError:  # a label: no number is selected
+        return 0.0
     if not values.total:
         return 0.5
-    operand = float(selected.operand)
     hit = sum(
         count for value, count in zip(values.value, values.count, strict=True) if chosen(value, operand)
     )

@@ -23,7 +23,8 @@ _LOST_SHARE: Final = 0.01
 _LOST_GAP: Final = 0.005  # difference of the lost shares of the arms
 _LOST_FEWEST: Final = 50.0
 _LOST_SIGMA: Final = 4.5  # read at every look for weeks, so far out
-_UNDER_WAY: Final = 1.0  # seconds from a request's assignment until its facts are folded and published
+_UNDER_WAY: Final = 2.0  # seconds from a request's assignment until its facts are folded and published
+_SWITCHED: Final = 2.0  # seconds within which every worker has taken up a new epoch
 _UNEXTRACTED: Final = 0.01
 _FEWEST_ANSWERS: Final = 100
 _FEWEST_COPIES: Final = 100
@@ -65,14 +66,16 @@ def coverage(
     """Mirrored copies of which both sides were seen. Too few: what is missing may be what differs."""
     least = constants.min_coverage if constants is not None else 0.0
     copies = MirrorCounts()
+    waiting = 0.0
     for epoch in record.epochs:
         found = evidence.get(epoch.epoch)
         if epoch.place == "shadow" and found is not None:
             copies.chosen += found.mirror.chosen
             copies.paired += found.mirror.paired
+            waiting += _waiting(epoch, found)
     if copies.chosen < _FEWEST_COPIES:
         return
-    share = copies.paired / copies.chosen
+    share = min(1.0, (copies.paired + waiting) / copies.chosen)
     numbers = {"chosen": float(copies.chosen), "paired": float(copies.paired), "least": least}
     if share < least:
         reason = (
@@ -84,6 +87,13 @@ def coverage(
         yield Validity(
             "coverage", Outcome.PASS, f"{share:.1%} of the mirrored copies have both answers", numbers
         )
+
+
+def _waiting(epoch: EpochRecord, found: Evidence) -> float:
+    """Copies whose answer may simply still be under way: as many as were sent within moments."""
+    unanswered = found.mirror.sent - found.mirror.paired - found.mirror.lost
+    lasted = max(found.published - epoch.opened_at, _UNDER_WAY)
+    return max(0.0, min(float(unanswered), found.mirror.sent * _UNDER_WAY / lasted))
 
 
 def extractor(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterator[Validity]:
@@ -210,20 +220,23 @@ def _loss(
     assigned: Mapping[tuple[int, str], float],
 ) -> Iterator[Validity]:
     """Requests that were assigned and are neither accounted nor open, beyond what is under way."""
-    newest = max((report.at for report in reports), default=0.0)
+    reported = max((report.at for report in reports), default=0.0)
+    published = max((found.published for found in evidence.values()), default=0.0)
+    ends = [epoch.opened_at + _SWITCHED for epoch in record.epochs[1:]] + [reported]
     total: dict[str, float] = {}
     lost: dict[str, float] = {}
-    for epoch in record.epochs:
+    for epoch, end in zip(record.epochs, ends, strict=True):
         found = evidence.get(epoch.epoch)
         if found is None:
             continue
+        until = min(end, reported)
+        lag = (until - published + _UNDER_WAY) / max(until - epoch.opened_at, _UNDER_WAY)
         for arm in ("stable", "candidate"):
             count = assigned.get((epoch.epoch, arm), 0.0)
             if count <= 0.0:
                 continue
-            missing = count - _known(found, arm)
-            if epoch.epoch == record.epoch:
-                missing -= count * min(1.0, _lag(epoch, found, newest))
+            # Assigned at an even pace, these last ones may not be in what was published.
+            missing = count * (1.0 - min(1.0, max(0.0, lag))) - _known(found, arm)
             total[arm] = total.get(arm, 0.0) + count
             lost[arm] = lost.get(arm, 0.0) + max(0.0, missing)
     count, gone = sum(total.values()), sum(lost.values())
@@ -240,12 +253,6 @@ def _loss(
         yield Validity(
             "loss", Outcome.PASS, f"{gone / count:.2%} of {count:.0f} requests are unaccounted", numbers
         )
-
-
-def _lag(epoch: EpochRecord, found: Evidence, reported: float) -> float:
-    """The share of an open epoch's requests that may be assigned and not yet in what was published."""
-    lasted = max(reported - epoch.opened_at, _UNDER_WAY)
-    return (max(0.0, reported - found.published) + _UNDER_WAY) / lasted
 
 
 def _unequal(total: Mapping[str, float], lost: Mapping[str, float]) -> bool:

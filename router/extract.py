@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from ..errors import WireError
 from ..store.measurement import Extraction, SlicePlan, group_names
 from .decode import read_json
-from .paths import MISSING, Accessor, Missing, compile_path
+from .paths import MISSING, Accessor, Missing, compile_path, kind_of
 
 # A batch beyond it fits no default capture limit; holding its parts would cost more than it tells.
 MAX_INSTANCES: Final = 65_536
@@ -131,7 +131,7 @@ class Grouping:
 
     def of(self, value: Any) -> int:
         """The group of any JSON value; what is neither listed nor within the bins is `other`."""
-        kind = type(value)
+        kind = kind_of(value)
         if kind is str:
             return self._texts.get(value, self.other)
         if kind is list:  # protocols wrap scalars: {"sex": ["female"]}
@@ -162,7 +162,7 @@ def _only_item(value: Any) -> Any:
 def _number(value: Any) -> float | None:
     """A finite number, also inside one-element lists."""
     for _ in range(_MAX_NESTING):
-        kind = type(value)
+        kind = kind_of(value)
         if kind is float:
             return value if isfinite(value) else None
         if kind is int:
@@ -179,7 +179,7 @@ def _number(value: Any) -> float | None:
 def _label(value: Any) -> str | None:
     """A class as text: numbers and booleans as JSON writes them, whole numbers without a fraction."""
     for _ in range(_MAX_NESTING):
-        kind = type(value)
+        kind = kind_of(value)
         if kind is str:
             return value if len(value) <= _MAX_LABEL and _encodable(value) else None
         if kind is bool:

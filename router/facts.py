@@ -167,7 +167,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 Message = Table | Applied | Tripped | Drain
 
-_message = msgspec.json.Decoder(Message)
+_message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _flush = msgspec.msgpack.Decoder(Flush)
 _pack = msgspec.msgpack.Encoder()
 

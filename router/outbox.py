@@ -55,15 +55,16 @@ class Outbox:
             self._changed.notify_all()
 
     def close(self, patience: float) -> bool:
-        """Give waiting records `patience` seconds to be written; whether all were."""
-        until = monotonic() + patience
+        """Give waiting records `patience` seconds to be written, a failing store less; whether all were."""
+        began = monotonic()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            if self._failing:
-                until = min(until, monotonic() + _LAST_CHANCE)
-            while (self._waiting or self._writing) and monotonic() < until:
-                self._changed.wait(until - monotonic())
+            while self._waiting or self._writing:
+                left = began + (_LAST_CHANCE if self._failing else patience) - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
             written = not self._waiting and not self._writing
             self._abandoned = True
             self._changed.notify_all()

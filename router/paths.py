@@ -6,11 +6,16 @@ An accessor never raises, whatever the document: what is not there is MISSING.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, cast, final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 from ..errors import WireError
 
 _TOKEN = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?P<index>[0-9]{1,9}|\*)\]")
+
+
+# Of a JSON value, exactly: True is no number. Untyped, so that checkers do not guess what a list holds.
+kind_of: Callable[[object], Any] = type
 
 
 @final
@@ -51,13 +56,12 @@ class Accessor:
         found = _walk(document, self._before)
         if self._after is None:
             return None if found is MISSING else [found]
-        if type(found) is not list:
+        if kind_of(found) is not list:
             return None
-        items = cast("list[Any]", found)
         if not self._after:
-            return items
+            return found  # type: ignore[no-any-return]
         after = self._after
-        return [_walk(item, after) for item in items]
+        return [_walk(item, after) for item in found]
 
 
 def _walk(document: Any, steps: tuple[_Step, ...]) -> Any:

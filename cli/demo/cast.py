@@ -35,7 +35,7 @@ _PROBE_CONNECTIONS = 32
 
 def material(name: str) -> str:
     """One of the YAML files that ship with the demo; examples/demo has the same."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
 class Cast:

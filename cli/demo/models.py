@@ -8,6 +8,7 @@ does not say which is which; neither do we.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from ...errors import UsageError
@@ -75,9 +76,9 @@ def require_sklearn() -> None:
 def load_data() -> Data:
     """The data set, which comes with scikit-learn."""
     import numpy as np
-    from sklearn.datasets import load_diabetes
 
-    bunch = load_diabetes(scaled=False)
+    datasets: Any = import_module("sklearn.datasets")  # which ships no types
+    bunch = datasets.load_diabetes(scaled=False)
     high = (bunch.target >= np.percentile(bunch.target, _UPPER)).astype(int)
     return Data(bunch.data, tuple(bunch.feature_names), high)
 
@@ -85,11 +86,11 @@ def load_data() -> Data:
 def train(recipe: Recipe, data: Data) -> Any:
     """A fitted classifier; the same recipe gives the same model."""
     import numpy as np
-    from sklearn.ensemble import GradientBoostingClassifier
 
+    ensemble: Any = import_module("sklearn.ensemble")
     weights = np.ones(len(data.high))
     weights[(data.sex == "2") & (data.high == 1)] = recipe.weight_of_2
-    model = GradientBoostingClassifier(
+    model = ensemble.GradientBoostingClassifier(
         n_estimators=recipe.trees, max_depth=2, learning_rate=0.05, random_state=0
     )
     return model.fit(data.features, data.high, sample_weight=weights)

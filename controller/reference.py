@@ -1,0 +1,105 @@
+"""Stable's own predictions of epoch 0: limits, scale, bins and classes that hold for the whole rollout."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import sqrt
+from typing import Final
+
+import numpy as np
+
+from ..policies.service import ModelService
+from ..store.evidence import Evidence
+from ..store.histogram import GAMMA, value_of
+
+_MAX_CLASSES: Final = 20
+_LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
+_LEAST_SPAN: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Stable's raw numeric predictions of epoch 0: sorted values (bin middles) and how often each came."""
+
+    value: tuple[float, ...]
+    count: tuple[int, ...]
+
+    @classmethod
+    def of(cls, baseline: Evidence) -> Values:
+        """From the histogram that sources keep in epoch 0."""
+        indices = sorted(baseline.values)
+        return cls(tuple(map(value_of, indices)), tuple(baseline.values[index] for index in indices))
+
+    @property
+    def total(self) -> int:
+        """How many predictions."""
+        return sum(self.count)
+
+
+def limits_of(service: ModelService, values: Values) -> tuple[float, float] | None:
+    """The declared range, else what stable showed, widened by half its span on each side."""
+    if service.prediction.type != "number":
+        return None
+    if service.prediction.range is not None:
+        return service.prediction.range
+    if not values.total:
+        return None
+    low, high = values.value[0], values.value[-1]
+    # The middles of 2% bins stand for what is in them; a constant needs room as well.
+    span = max(high - low, 0.1 * max(abs(low), abs(high)), _LEAST_SPAN)
+    return low - span / 2.0, high + span / 2.0
+
+
+def scaled(value: float, limits: tuple[float, float]) -> float:
+    """A raw prediction as y: clipped to the limits, 0..1."""
+    return min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))
+
+
+def _bounds(value: float) -> tuple[float, float]:
+    """The range of raw values that one value bin's middle stands for."""
+    half = sqrt(GAMMA)
+    if value == 0.0:
+        return -_LEAST_SPAN, _LEAST_SPAN
+    return (value / half, value * half) if value > 0.0 else (value * half, value / half)
+
+
+def edges_of(values: Values, limits: tuple[float, float]) -> tuple[float, ...]:
+    """Inner edges at stable's deciles. Equal ones merge; a value that holds several gets a bin of its own."""
+    if not values.total:
+        return ()
+    below = list(accumulate(values.count))
+    deciles_at = Counter(bisect_left(below, below[-1] * tenth / 10 * (1 - 1e-12)) for tenth in range(1, 10))
+    edges: set[float] = set()
+    for at, deciles in deciles_at.items():
+        low, high = _bounds(values.value[at])
+        edges.update({scaled(low, limits), scaled(high, limits)} if deciles > 1 else {scaled(high, limits)})
+    return tuple(sorted(e for e in edges if 0.0 < e < 1.0))
+
+
+def classes_of(labels: Mapping[str, int]) -> tuple[str, ...]:
+    """The common labels, most frequent first."""
+    total = sum(labels.values())
+    common = [label for label, count in labels.items() if label != "other" and count >= _LEAST_CLASS * total]
+    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:_MAX_CLASSES])
+
+
+def bin_shares(
+    values: Values, limits: tuple[float, float] | None, edges: tuple[float, ...]
+) -> dict[str, float]:
+    """Stable's share of each bin, by series."""
+    if limits is None or not edges:
+        return {}
+    y = [scaled(value, limits) for value in values.value]
+    bins = np.bincount(np.searchsorted(edges, y, side="right"), values.count, len(edges) + 1)
+    return {f"bin.{k}": float(count / values.total) for k, count in enumerate(bins)}
+
+
+def class_shares(labels: Mapping[str, int], classes: tuple[str, ...]) -> dict[str, float]:
+    """Stable's share of each class and of any other label, by series."""
+    total = sum(labels.values())
+    shares = {f"bin.{k}": labels[label] / total for k, label in enumerate(classes)}
+    return {**shares, "bin.other": max(0.0, 1.0 - sum(shares.values()))}
