@@ -33,7 +33,7 @@ def serve(
 ) -> None:
     """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
     from .processes import Stopped
-    from .supervisor import Plane, run, say
+    from .supervisor import Plane, PlaneFailed, run, say
 
     services, data = services.absolute(), data.absolute()
     _check(services, data, (host, port, "--port"), (api_host, api_port, "--api-port"))
@@ -61,6 +61,10 @@ def serve(
 
     try:
         run([controller, router], _PATIENCE, drain + _AFTER_DRAIN, ready)
+    except PlaneFailed as failed:
+        if not failed.explained:
+            raise
+        raise typer.Exit(failed.exit_code) from None
     except Stopped:
         say("stopped")
 

@@ -24,11 +24,12 @@ _LOOK_EVERY = 0.1
 
 
 class PlaneFailed(AccedeError):
-    """A plane could not start; it has said why on stderr."""
+    """A plane could not start. `explained`: it ended with a line of its own on stderr, which says why."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, *, explained: bool = False) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.explained = explained
 
 
 @dataclass
@@ -87,7 +88,8 @@ def _start_first(plane: Plane, patience: float) -> None:
     while not plane.ready():
         code = plane.exit_code
         if code is not None:
-            raise PlaneFailed(f"the {plane.title} did not start; nothing is running", code if code > 0 else 1)
+            message = f"the {plane.title} did not start; nothing is running"
+            raise PlaneFailed(message, code if code > 0 else 1, explained=code > 0)
         if time.monotonic() > until:
             raise PlaneFailed(
                 f"the {plane.title} was not ready within {patience:.0f} s; nothing is running", 5

@@ -32,7 +32,7 @@ class Match(Value):
 
 
 class Version(Value):
-    """One version: where it is served, and its training card (shown, and bound to approvals)."""
+    """One version: where it is served, and its training card."""
 
     url: str | None = Field(
         default=None,
@@ -43,7 +43,9 @@ class Version(Value):
         default=(), description="Instead of url: one base URL (several come later)."
     )
     card: dict[str, str] = Field(
-        default_factory=dict, description="Free text about the training: shown, and bound to approvals."
+        default_factory=dict,
+        description="Free text about the version. trained_on goes into its answers' headers, digest names "
+        "a candidate that was tried before.",
     )
 
     @property
@@ -122,7 +124,9 @@ class Slice(Value):
         default=None, description="Where the value stands in the request.", examples=["instances[0].sex"]
     )
     values: tuple[str, ...] = Field(default=(), description="The groups, at least two; the rest is `other`.")
-    reference: str | None = Field(default=None, description="The group that others are compared with.")
+    reference: str | None = Field(
+        default=None, description="The group to compare others with; changes nothing yet."
+    )
     bins: tuple[float, ...] = Field(
         default=(), description="Edges of groups of a number: [0, 25] gives 0 to under 25, and 25 and more."
     )

@@ -240,10 +240,14 @@ class Exchange(Receiver):
         if ending == Ending.TRUNCATED and upstream is not None and self._repeat(upstream):
             return
         reason = {
-            Ending.CONNECT: "the version cannot be reached",
-            Ending.TIMEOUT: "the version did not answer within the deadline",
-        }.get(ending, "the version broke off its answer")
-        self._fail(ending, _SERVER_ERRORS.get(ending, 502), reason)
+            Ending.CONNECT: "cannot be reached",
+            Ending.TIMEOUT: "did not answer within the deadline",
+        }.get(ending, "broke off its answer")
+        self._fail(ending, _SERVER_ERRORS.get(ending, 502), self._blamed(reason))
+
+    def _blamed(self, reason: str) -> str:
+        """What went wrong, with whose version it was; never its address."""
+        return f"version {self.arm.version} of {self.call.service.route.service} {reason}"
 
     def _repeat(self, upstream: Upstream) -> bool:
         """Send once more on a fresh connection: the old one was stale, so nothing has been answered."""
@@ -271,7 +275,7 @@ class Exchange(Receiver):
         if slow_client:
             self._fail(Ending.DISCONNECTED, 408, "the request body did not arrive in time", now)
         else:
-            self._fail(Ending.TIMEOUT, 504, "the version did not answer within the deadline", now)
+            self._fail(Ending.TIMEOUT, 504, self._blamed("did not answer within the deadline"), now)
 
     def refuse(self, status: int, reason: str) -> None:
         """The request turned out to be unacceptable while its body came: the client's fault."""

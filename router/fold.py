@@ -81,7 +81,6 @@ class Fold:
         self.account_after = plan.account_after
         self._batch = plan.batch
         self._sticky = plan.sticky
-        self._sample = route.capture_sample
         self._baseline = plan.stage == "baseline"
         self._failures = Failures(route.errors)
         self._ranks = Ranks(plan.thresholds, BINS)
@@ -147,10 +146,9 @@ class Fold:
         if seen is None:
             if fact.captured == _LOST or (fact.captured and self._scorer is not None):
                 counts.bodies_lost += 1
-            elif ending == _ANSWERED:
+            else:
                 counts.uncaptured += 1
-            unanswered = ending != _ANSWERED and not left and self._sampled(fact.number)
-            arm.whole.add(at, rank, failed, left, 1 if unanswered else -1, False, 0, None)
+            arm.whole.add(at, rank, failed, left, -1, False, 0, None)
             return
         values, groups = seen
         unit = fact.unit % CLUSTERS if self._sticky else 0
@@ -180,14 +178,6 @@ class Fold:
         if not usable:
             return 1, None
         return int(len(usable) < len(values)), scorer.many(usable)
-
-    def _sampled(self, number: int) -> bool:
-        """Whether the missing prediction of an exchange without an answer counts.
-
-        Bodies of answers are a sample; their failures must be the same sample, or sampling would make
-        them look more frequent. The multiplier spreads consecutive numbers (Knuth, TAOCP 6.4).
-        """
-        return self._scorer is not None and number * 2654435761 % 2**32 < self._sample * 2**32
 
     def _reference(self, values: list[Prediction]) -> None:
         for value in values:

@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 
 def report(path: DataPath, exchange: Exchange) -> None:
-    """Count it as finished and gather its fact, with its body where both sides were kept and sampled."""
+    """Count it as finished and gather its fact, with its body where it was kept and sampled.
+
+    An exchange without an answer sends its request alone: its slices must see its failure too.
+    """
     arm, slot = exchange.arm.index, exchange.slot
     path.cells[slot * FIELDS + FINISHED + arm] += 1
     body: Body | None = None
     size = 0
     held, kept = exchange.held, exchange.kept
-    if exchange.ending == Ending.ANSWERED and held is not None and kept is not None and not exchange.excluded:
+    if exchange.ending != Ending.ANSWERED:
+        kept = []
+    if held is not None and kept is not None and not exchange.excluded:
         sample = exchange.call.service.route.capture_sample
         if sample >= 1.0 or path.random() < sample:
-            size = exchange.request_bytes + exchange.response_bytes
+            size = exchange.request_bytes + (exchange.response_bytes if kept else 0)
             body = Body(
                 exchange.number, one(held), one(kept),
                 text(exchange.head.encoding), text(exchange.response_encoding),

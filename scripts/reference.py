@@ -23,11 +23,11 @@ from accede.controller.messages import OPERATIONS
 from accede.policies import quantities
 from accede.policies.later import LATER_KEYS, LATER_VALUES
 from accede.policies.metrics import METRICS, Metric
-from accede.policies.policy import RolloutPolicy
-from accede.policies.quantities import Value
+from accede.policies.policy import Gate, RolloutPolicy
+from accede.policies.quantities import Clock, Value
 from accede.policies.reading import keys_of
 from accede.policies.schema import Schema, policy_schema, service_schema
-from accede.policies.service import NAME_PATTERN, ModelService
+from accede.policies.service import NAME_PATTERN, ModelService, Unit
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = ("docs/policies.md", "docs/operating.md", "docs/command.md")
@@ -91,9 +91,9 @@ def keys(kind: type[Value], schema: Schema) -> str:
         rows = [
             (
                 f"`{key}`",
-                type_of(shape["properties"][key]) + _bounds(model.model_fields[name]),
+                "metric" if key == "metric" else _type(shape["properties"][key], model.model_fields[name]),
                 default_of(model.model_fields[name], shape["properties"][key], required=key in required),
-                shape["properties"][key].get("description", ""),
+                model.model_fields[name].description or "",
             )
             for key, name in keys_of(model).items()
             if key not in later
@@ -106,7 +106,7 @@ def keys(kind: type[Value], schema: Schema) -> str:
 def type_of(shape: Schema) -> str:  # noqa: PLR0911 (one return per shape)
     """What may be written for a key, in the words of the section on quantities."""
     if "enum" in shape:
-        return " | ".join(f"`{word}`" for word in shape["enum"])
+        return " or ".join(f"`{word}`" for word in shape["enum"])
     if "const" in shape:
         return f"`{shape['const']}`"
     if "$ref" in shape:
@@ -123,17 +123,18 @@ def type_of(shape: Schema) -> str:  # noqa: PLR0911 (one return per shape)
     return _PATTERNS.get(shape.get("pattern", ""), _WORDS.get(shape.get("type", ""), "?"))
 
 
-def _bounds(field: FieldInfo) -> str:
-    """What a quantity's own form does not say: `, more than 0`."""
+def _type(shape: Schema, field: FieldInfo) -> str:
+    """The type with its bounds: `share, more than 0%`."""
+    kind = type_of(shape)
     metadata = list(field.metadata)
     for part in get_args(field.annotation):
         for inner in getattr(part, "__metadata__", ()):
             metadata += inner.metadata if isinstance(inner, FieldInfo) else []
-    return "".join(
-        f", {words} {getattr(bound, name):g}"
+    return kind + "".join(
+        f", {words} {getattr(bound, name) * 100:g}%" if kind == "share" else f", {words} {getattr(bound, name):g}"
         for bound in metadata
-        for kind, name, words in _BOUNDS
-        if isinstance(bound, kind)
+        for bounds, name, words in _BOUNDS
+        if isinstance(bound, bounds)
     )
 
 
@@ -144,19 +145,13 @@ def default_of(field: FieldInfo, shape: Schema, *, required: bool) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None or value in ((), {}):
         return "none"
+    if isinstance(value, Unit):
+        return "`request`"
+    if isinstance(value, Clock):
+        return f"`{{action: {value.action}, after: {written(value.after, 'duration')}}}`"
     if isinstance(value, Value):
-        if "unit" in shape.get("description", "") or not type(value).model_fields:
-            return "none"
-        given = [name for name, one in type(value).model_fields.items() if one.is_required()]
-        if not given:
-            return "`request`" if type(value).__name__ == "Unit" else "see below"
-        return f"`{{{', '.join(f'{name}: {_plain(type(value), name, value)}' for name in given)}}}`"
+        return "see below"
     return f"`{written(value, type_of(shape))}`"
-
-
-def _plain(model: type[Value], name: str, value: Value) -> str:
-    kind = "duration" if model.model_fields[name].annotation is float else ""
-    return written(getattr(value, name), kind)
 
 
 def written(value: Any, kind: str) -> str:
@@ -211,23 +206,24 @@ def _margin(metric: Metric, index: int) -> str:
 def later() -> str:
     """Keys, values and metrics that are known and refused."""
     rows = [
-        (f"`{_place(model)}{key}`", "", instead) for model, found in LATER_KEYS.items() for key, instead in found.items()
+        (*_place(model, key), "", instead) for model, found in LATER_KEYS.items() for key, instead in found.items()
     ]
     rows += [
-        (f"`{_place(model)}{key}`", ", ".join(f"`{value}`" for value in values), "use another value")
+        (*_place(model, key), ", ".join(f"`{value}`" for value in values), "use another value")
         for model, found in LATER_VALUES.items()
         for key, values in found.items()
     ]
     waiting = ", ".join(f"`{metric.name}`" for metric in METRICS if not metric.supported)
-    rows.append(("`gates[].metric`", waiting, "remove the gate"))
-    return table(("key", "values", "meanwhile"), rows)
+    rows.append((*_place(Gate, "metric"), waiting, "remove the gate"))
+    return table(("file", "key", "values", "meanwhile"), rows)
 
 
-def _place(model: type[Value]) -> str:
-    for kind in (ModelService, RolloutPolicy):
+def _place(model: type[Value], key: str) -> tuple[str, str]:
+    """Which kind of file a key is in, and its path there."""
+    for kind, file in ((ModelService, "service"), (RolloutPolicy, "policy")):
         for where, found in sections(kind):
             if found is model:
-                return where
+                return file, f"`{where}{key}`"
     raise LookupError(model.__name__)
 
 
@@ -260,8 +256,11 @@ def verbs() -> str:
     """Every verb with its arguments and flags."""
     rows: list[tuple[str, ...]] = []
     for name, command in commands().items():
-        arguments = [one.make_metavar(command.make_context(name, [], resilient_parsing=True))
-                     for one in command.params if isinstance(one, typer.core.TyperArgument)]  # fmt: skip
+        arguments = [
+            one.metavar or (one.name or "").upper()
+            for one in command.params
+            if isinstance(one, typer.core.TyperArgument)
+        ]
         flags = [f"`{one.opts[0]}`" for one in options(command)]
         rows.append((f"`{' '.join((name, *arguments))}`", command.help or "", " ".join(flags)))
     return table(("verb", "what", "flags"), rows)

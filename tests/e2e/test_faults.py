@@ -1,4 +1,4 @@
-"""Whatever is killed while a rollout runs: users of stable notice nothing, and what was decided stays decided.
+"""Whatever is killed while a rollout runs, users of stable notice nothing, and decisions stay decided.
 
 Each test starts a rollout of its own on one installation, except where a test kills so much of it that it
 needs one for itself.
@@ -198,7 +198,6 @@ class TestKilled:
             lambda: here.view()["candidate_requests"] > seen["candidate_requests"] + 50, 15, "new evidence"
         )
         assert here.clients.failures() == []
-        print("HOLD", here.view()["hold"], here.view()["validity"])
         assert here.view()["phase"] == "canary"
 
     def test_a_worker_costs_what_was_in_flight_on_it(self, begin: Callable[..., Installation]) -> None:
@@ -220,7 +219,6 @@ class TestKilled:
         assert [one for one in failed if one.fresh and one.sent > killed] == []
         assert len(failed) <= 6
         assert all(one.done < killed + 2 for one in failed), failed
-        print("HOLD", here.view()["hold"], here.view()["validity"], len(failed))
         assert here.view()["phase"] == "canary"
 
     def test_the_parent_is_started_again_and_serves_what_it_knew(
@@ -243,7 +241,6 @@ class TestKilled:
         eventually(
             lambda: here.view()["candidate_requests"] > after["candidate_requests"] + 50, 15, "new evidence"
         )
-        print("HOLD", here.view()["hold"], here.view()["validity"])
 
     def test_the_shadow_costs_no_request_and_promotes_nothing(
         self, begin: Callable[..., Installation]
@@ -355,7 +352,8 @@ def test_a_controller_killed_at_every_step_repeats_and_skips_none(tmp_path: Path
             here.until_phase(phase)
             here.process("controller").kill()
         ended = here.until_phase("promoted", within=60)
-        here.until_answers_of("candidate", since=time.monotonic())
+        back = time.monotonic()
+        eventually(lambda: "2" in {one.version for one in here.clients.since(back)}, 5, "answers of version 2")
         assert here.clients.stop()
         assert here.clients.failures() == []
         assert ended["id"] == begun["id"]
