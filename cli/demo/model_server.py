@@ -20,7 +20,9 @@ from .models import CANDIDATES, STABLE, Recipe, load_data, scores, train
 
 MODEL = "progression"
 PREDICT = f"/v1/models/{MODEL}:predict"
-_SPREAD = 0.4  # sigma of the log-normal feature look-up: p95 is 1.9 times the median
+# Sigma of the log-normal feature look-up, whose p95 is 2.3 times the median: long against the noise of a busy
+# machine, or the rollout would judge that.
+_SPREAD = 0.5
 
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

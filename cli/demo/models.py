@@ -32,7 +32,7 @@ class Recipe:
     trees: int = 100
     weight_of_2: float = 1.0
     offset: float = 0.0
-    lookup: float = 0.02
+    lookup: float = 0.03
     errors: float = 0.002
 
 
@@ -43,7 +43,7 @@ CANDIDATES = {
     "biased": Recipe(
         "trained while most fast-progressing patients of sex 2 counted for half", trees=110, weight_of_2=0.6
     ),
-    "slow": Recipe("130 trees, and its feature look-up takes twice as long", trees=130, lookup=0.04),
+    "slow": Recipe("130 trees, and its feature look-up takes twice as long", trees=130, lookup=0.06),
     "errors": Recipe("130 trees, and 6 % of its requests end in HTTP 500", trees=130, errors=0.06),
     "shifted": Recipe("130 trees, and every score comes out 0.1 higher", trees=130, offset=0.1),
 }

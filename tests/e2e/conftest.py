@@ -50,7 +50,7 @@ POLICY = """
 format: accede/v1
 kind: RolloutPolicy
 name: quick
-baseline: {requests: 300, for: 1s}
+baseline: {requests: 450, for: 1s}
 batch: 250ms
 steps:
   - {shadow: 100%, until: gates, for: 1s, requests: 100, deadline: 25s}

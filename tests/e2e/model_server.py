@@ -17,14 +17,15 @@ from accede.cli.processes import die_with_parent
 
 
 class Behaviour(msgspec.Struct, frozen=True):
-    """`delay`: median seconds of an answer, log-normal with sigma `spread`. `errors`: share of HTTP 500.
+    """`delay`: median seconds of an answer, log-normal with sigma `spread`; long against the noise of a busy
+    machine, or a rollout would judge that. `errors`: share of HTTP 500.
 
     `shift`: added to every score, `group_shift` to those of group b. `field`: the name of the score in
     the answer (another name: an extractor never matches). `hang`: never answer. `drop`: close instead.
     """
 
-    delay: float = 0.02
-    spread: float = 0.4
+    delay: float = 0.04
+    spread: float = 0.5
     errors: float = 0.0
     shift: float = 0.0
     group_shift: float = 0.0

@@ -353,7 +353,9 @@ def test_a_controller_killed_at_every_step_repeats_and_skips_none(tmp_path: Path
             here.process("controller").kill()
         ended = here.until_phase("promoted", within=60)
         back = time.monotonic()
-        eventually(lambda: "2" in {one.version for one in here.clients.since(back)}, 5, "answers of version 2")
+        eventually(
+            lambda: "2" in {one.version for one in here.clients.since(back)}, 5, "answers of version 2"
+        )
         assert here.clients.stop()
         assert here.clients.failures() == []
         assert ended["id"] == begun["id"]

@@ -60,7 +60,7 @@ class TestRollback:
         ("candidate", "metric"),
         [
             ({"errors": 0.1}, "errors"),
-            ({"delay": 0.034}, "latency.p95"),
+            ({"delay": 0.068}, "latency.p95"),
             ({"shift": 0.12}, "prediction.mean"),
             ({"group_shift": -0.06}, "selection_rate"),
         ],
