@@ -1,7 +1,7 @@
 """The generated parts of docs/: keys of files, metrics, what comes later, operations of the API, flags.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Without arguments the parts are written anew;
-with `--check` nothing is written, and exit code 1 says that a page is out of date.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Without arguments the parts are written
+anew; with `--check` nothing is written, and exit code 1 says that a page is out of date.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ _PATTERNS: Final = {
     NAME_PATTERN: "name",
 }
 _WORDS: Final = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false"}
-_BOUNDS: Final = ((Gt, "gt", "more than"), (Ge, "ge", "at least"), (Lt, "lt", "less than"), (Le, "le", "at most"))
+_BOUNDS: Final = (
+    (Gt, "gt", "more than"),
+    (Ge, "ge", "at least"),
+    (Lt, "lt", "less than"),
+    (Le, "le", "at most"),
+)
 _SECONDS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _BYTES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
@@ -99,11 +104,13 @@ def keys(kind: type[Value], schema: Schema) -> str:
             if key not in later
         ]
         title = ", ".join(f"`{place.rstrip('.')}`" for place in places if place)
-        parts.append((f"### {title}\n\n" if title else "") + table(("key", "type", "default", "meaning"), rows))
+        parts.append(
+            (f"### {title}\n\n" if title else "") + table(("key", "type", "default", "meaning"), rows)
+        )
     return "\n".join(parts)
 
 
-def type_of(shape: Schema) -> str:  # noqa: PLR0911 (one return per shape)
+def type_of(shape: Schema) -> str:
     """What may be written for a key, in the words of the section on quantities."""
     if "enum" in shape:
         return " or ".join(f"`{word}`" for word in shape["enum"])
@@ -131,7 +138,9 @@ def _type(shape: Schema, field: FieldInfo) -> str:
         for inner in getattr(part, "__metadata__", ()):
             metadata += inner.metadata if isinstance(inner, FieldInfo) else []
     return kind + "".join(
-        f", {words} {getattr(bound, name) * 100:g}%" if kind == "share" else f", {words} {getattr(bound, name):g}"
+        f", {words} {getattr(bound, name) * 100:g}%"
+        if kind == "share"
+        else f", {words} {getattr(bound, name):g}"
         for bound in metadata
         for bounds, name, words in _BOUNDS
         if isinstance(bound, bounds)
@@ -170,7 +179,10 @@ def written(value: Any, kind: str) -> str:
 
 
 def _in_units(value: float, units: tuple[tuple[int, str], ...]) -> str:
-    return next((f"{value / size:g}{name}" for size, name in units if value >= size and not value % size), f"{value:g}")
+    return next(
+        (f"{value / size:g}{name}" for size, name in units if value >= size and not value % size),
+        f"{value:g}",
+    )
 
 
 # --- metrics, and what comes later
@@ -193,7 +205,16 @@ def metrics() -> str:
         for metric in METRICS
         if metric.supported
     ]  # fmt: skip
-    head = ("metric", "what is compared", "unit", "harm", "margins, for example", "default", "decided in", "`by`")
+    head = (
+        "metric",
+        "what is compared",
+        "unit",
+        "harm",
+        "margins, for example",
+        "default",
+        "decided in",
+        "`by`",
+    )
     return table(head, rows)
 
 
@@ -206,7 +227,9 @@ def _margin(metric: Metric, index: int) -> str:
 def later() -> str:
     """Keys, values and metrics that are known and refused."""
     rows = [
-        (*_place(model, key), "", instead) for model, found in LATER_KEYS.items() for key, instead in found.items()
+        (*_place(model, key), "", instead)
+        for model, found in LATER_KEYS.items()
+        for key, instead in found.items()
     ]
     rows += [
         (*_place(model, key), ", ".join(f"`{value}`" for value in values), "use another value")
@@ -272,13 +295,20 @@ def flags() -> str:
     names: dict[str, set[tuple[str, ...]]] = {}
     for verb, command in commands().items():
         for one in options(command):
-            spelled = ", ".join(f"`{name}`" for name in sorted((*one.opts, *one.secondary_opts), key=len, reverse=True))
+            spelled = ", ".join(
+                f"`{name}`" for name in sorted((*one.opts, *one.secondary_opts), key=len, reverse=True)
+            )
             environment = f"`{one.envvar}`" if isinstance(one.envvar, str) else ""
             row = (spelled, environment, _flag_default(one), one.help or "")
             found.setdefault(row, []).append(verb)
             names.setdefault(spelled, set()).add(row)
     rows = [
-        (spelled, environment, default, meaning + (f" ({', '.join(where)})" if len(names[spelled]) > 1 else ""))
+        (
+            spelled,
+            environment,
+            default,
+            meaning + (f" ({', '.join(where)})" if len(names[spelled]) > 1 else ""),
+        )
         for (spelled, environment, default, meaning), where in sorted(found.items())
     ]
     return table(("flag", "environment", "default", "meaning"), rows)
@@ -295,7 +325,9 @@ def _flag_default(option: typer.core.TyperOption) -> str:
         return "required"
     if value is None or value == "" or value is False or isinstance(value, NoneType):
         return ""
-    return f"`{value.value if hasattr(value, 'value') else f'{value:g}' if isinstance(value, float) else value}`"
+    return (
+        f"`{value.value if hasattr(value, 'value') else f'{value:g}' if isinstance(value, float) else value}`"
+    )
 
 
 PARTS: Final[dict[str, Callable[[], str]]] = {

@@ -183,12 +183,6 @@ def test_an_unreachable_upstream_is_502_by_name_and_no_rollout_moves_by_it(stage
     stage.start()
     stage.load(200)
     view = stage.until(lambda view: view["stable_requests"] > 1000 or view["phase"] != "baseline")
-    print(
-        {
-            key: view[key]
-            for key in ("phase", "needs", "reason", "hold", "validity", "stable_requests", "next_step")
-        }
-    )
     assert view["phase"] == "baseline"
     assert "predictions of stable: none was seen" in view["reason"]
     stage.model("1", delay=0.003)
