@@ -1,0 +1,1 @@
+"""The control plane: evidence in, decisions and routes out."""

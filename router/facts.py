@@ -128,11 +128,14 @@ class Flush(msgspec.Struct, array_like=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """One route and the slot its (service, rollout, epoch) has in facts and counters (-1: no plan)."""
+    """One route and the slot its (service, rollout, epoch) has in facts and counters (-1: no plan).
+
+    `held`: why this router serves stable alone whatever the route says (lease, direct abort, breaker).
+    """
 
     route: ServiceRoute
     slot: int
-    held: str = ""  # why this router serves stable alone whatever the route says: lease, direct abort, breaker
+    held: str = ""
 
 
 class Table(msgspec.Struct, frozen=True, tag="table"):

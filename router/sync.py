@@ -5,7 +5,10 @@ its route says, where
 - somebody aborted it on the admin socket: until a newer generation that ends or replaces its rollout
 - a worker's breaker tripped: until a newer generation
 - nobody renewed its lease for `unattended` seconds: until a newer generation, never by a late renewal
-A route that cannot be read leaves the one before it in force, and all others.
+A route that cannot be read leaves the one before it in force, and all others. So does a store that has gone
+back in time (deleted, replaced, restored from a copy): services never leave a store and generations only
+grow, so what is older than what is in force is refused, and its lease is not renewed. A new process has
+nothing to compare with and takes what its store says, except that a store without any route says nothing.
 """
 
 from __future__ import annotations
@@ -110,20 +113,42 @@ class RouteKeeper:
     def learn(self, found: Routes, now: float) -> None:
         """Take over what the store says at `now` (epoch seconds)."""
         memory = self.memory
+        if not found.routes and not found.broken and memory.routes and not self._read:
+            self.known = True  # nobody has written this store yet: what was served before goes on
+            return
         routes = {route.service: route for route in found.routes}
-        for service in found.broken:
+        gone_back = self._gone_back(routes, found)
+        for service in (*found.broken, *gone_back):
             if service in memory.routes:
                 routes[service] = memory.routes[service]
         for service, route in routes.items():
-            self._renew(service, route, found.leases.get(service), now)
-        self._leases = dict(found.leases)
+            if service not in gone_back:
+                self._renew(service, route, found.leases.get(service), now)
+        self._leases = {name: at for name, at in found.leases.items() if name not in gone_back}
         memory.leases = {service: at for service, at in memory.leases.items() if service in routes}
         if routes != memory.routes or not self.known:
             memory.routes = routes
             self.changed = True
-        self.broken = found.broken
+        self.broken = {**found.broken, **gone_back}
         self._read = True
         self.known = True
+
+    def _gone_back(self, routes: dict[str, ServiceRoute], found: Routes) -> dict[str, str]:
+        """Service -> what is wrong, where the store knows less than it did while this process read it."""
+        problems: dict[str, str] = {}
+        if not self._read:
+            return problems
+        for service, before in self.memory.routes.items():
+            if service in found.broken:
+                continue
+            now = routes.get(service)
+            if now is None or now.generation < before.generation:
+                says = "no route" if now is None else f"generation {now.generation}"
+                problems[service] = (
+                    f"the store has gone back: it has {says}, {before.generation} is in force and stays; "
+                    "restore the store, or restart the router to serve what the store has now"
+                )
+        return problems
 
     def _renew(self, service: str, route: ServiceRoute, lease: float | None, now: float) -> None:
         """Move the service's sign of life: to now when it is seen to change, else to what is written."""

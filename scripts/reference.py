@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
-from types import NoneType
 from typing import Any, Final, get_args
 
 import typer.core
@@ -53,7 +53,7 @@ _SECONDS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _BYTES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table; a bar inside a cell is escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -320,13 +320,13 @@ def options(command: typer.core.TyperCommand) -> list[typer.core.TyperOption]:
 
 
 def _flag_default(option: typer.core.TyperOption) -> str:
-    value = option.default
+    value: Any = option.default
     if option.required:
         return "required"
-    if value is None or value == "" or value is False or isinstance(value, NoneType):
+    if value is None or value == "" or value is False:
         return ""
     return (
-        f"`{value.value if hasattr(value, 'value') else f'{value:g}' if isinstance(value, float) else value}`"
+        f"`{value.value if isinstance(value, Enum) else f'{value:g}' if isinstance(value, float) else value}`"
     )
 
 

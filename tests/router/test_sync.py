@@ -13,7 +13,7 @@ import pytest
 from accede.errors import AccedeError, Conflict, NotFound
 from accede.router.counters import ASSIGNED, FIELDS, FINISHED, SLOTS, Counters
 from accede.router.disk import ROUTES, RouterFolder, encoded
-from accede.router.sync import RouteKeeper, Slots
+from accede.router.sync import Memory, RouteKeeper, Slots
 from accede.store.measurement import MeasurementPlan
 from accede.store.protocol import Routes
 from accede.store.routes import WIRE, Arm, MirrorTarget, ServiceRoute
@@ -114,8 +114,8 @@ class TestTables:
         assert {placed.route.service: placed.route.generation for placed in table.placed} == {"a": 1, "b": 2}
         assert set(keeper.broken) == {"a", "c"}
 
-    def test_a_service_that_is_gone_is_served_no_more(self, keeper: RouteKeeper) -> None:
-        keeper.learn(found(route("a"), route("b")), NOW)
+    def test_a_service_that_a_new_process_does_not_find_is_served_no_more(self, keeper: RouteKeeper) -> None:
+        keeper.recall(Memory(routes={"a": route("a"), "b": route("b")}))
         keeper.abort("a", "x")
         keeper.learn(found(route("b")), NOW)
         table = keeper.look(NOW)
@@ -335,3 +335,43 @@ class TestDisk:
         assert path.parent.is_dir()
         folder.close()
         assert not path.parent.exists()
+
+
+class TestAStoreThatWentBack:
+    """Services never leave a store and generations only grow: less than before means another store."""
+
+    @pytest.mark.parametrize("now_has", [(), (route(generation=2, weight=5000),)])
+    def test_what_is_in_force_stays_and_says_so(
+        self, keeper: RouteKeeper, now_has: tuple[ServiceRoute, ...]
+    ) -> None:
+        keeper.learn(found(route(generation=7)), NOW)
+        before = keeper.look(NOW)
+        keeper.learn(found(*now_has), NOW + 1)
+        assert before is not None
+        assert keeper.look(NOW + 1) is None
+        assert keeper.memory.routes["s"].generation == 7
+        assert "the store has gone back" in keeper.broken["s"]
+        assert "restart the router" in keeper.broken["s"]
+
+    def test_its_lease_is_not_renewed_by_the_other_store(self, keeper: RouteKeeper) -> None:
+        keeper.learn(found(route(generation=7)), NOW)
+        keeper.look(NOW)
+        for second in range(1, 62):
+            keeper.learn(found(route(generation=2), leases={"s": NOW + second}), NOW + second)
+        keeper.look(NOW + 61)
+        assert held(keeper)["s"].startswith("lease")
+
+    def test_the_store_that_comes_back_is_taken_again(self, keeper: RouteKeeper) -> None:
+        keeper.learn(found(route(generation=7)), NOW)
+        keeper.learn(found(), NOW + 1)
+        keeper.learn(found(route(generation=8)), NOW + 2)
+        assert keeper.memory.routes["s"].generation == 8
+        assert keeper.broken == {}
+
+    def test_a_new_process_takes_what_its_store_says_unless_it_is_empty(self, keeper: RouteKeeper) -> None:
+        keeper.recall(Memory(routes={"s": route(generation=7)}))
+        keeper.learn(found(), NOW)
+        assert keeper.memory.routes["s"].generation == 7
+        assert keeper.look(NOW) is not None
+        keeper.learn(found(route(generation=1)), NOW + 1)
+        assert keeper.memory.routes["s"].generation == 1
