@@ -18,7 +18,7 @@ from ..store.rollouts import (
     Validity,
     Verdict,
 )
-from .cells import Cell, cells_of
+from .cells import Cell, cells_of, groups_of
 from .reading import Levels, Reader, Reading
 from .sums import View
 from .validity import PREDICTIONS, checks
@@ -78,7 +78,7 @@ def _verdicts(
     for cell in cells_of(policy, constants):
         reading = _blocked(cell, blocked)
         if reading is None:
-            reading = _not_dead(cell, reader.read(cell), view)
+            reading = _not_dead(cell, reader.read(cell), view, groups_of(cell.gate, constants))
         finding = finding_of(cell, reading, constants, view)
         judged.setdefault((cell.index, cell.place), []).append(_Judged(cell, reading, finding))
     return tuple(_verdict(policy, found) for found in judged.values())
@@ -93,27 +93,25 @@ def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
     return None
 
 
-def _not_dead(cell: Cell, reading: Reading, view: View) -> Reading:
-    """A gate that only watches for harm must see something: silence there would look like no harm."""
-    if (
-        cell.gate.require != "no-harm"
-        or cell.group
-        or reading.n_candidate > 0
-        or reading.outcome is Outcome.ERROR
-    ):
+def _not_dead(cell: Cell, reading: Reading, view: View, groups: tuple[str, ...]) -> Reading:
+    """A gate that only watches for harm must see something: silence there would look like no harm.
+
+    One of its `groups` may well be empty, not all of them.
+    """
+    if cell.gate.require != "no-harm" or reading.n_candidate > 0 or reading.outcome is Outcome.ERROR:
         return reading
     seen = sum(_candidates(found, cell.place) for _, _, found in view.epochs(cell.place))
-    if seen < _DEAD_AFTER or view.filled(cell.place, cell.group, cell.series):
+    if seen < _DEAD_AFTER or any(view.filled(cell.place, group, cell.series) for group in groups):
         return reading
     reason = f"{seen} requests of the candidate were analysed and none has it: it is not measured"
     return Reading(Outcome.ERROR, reason)
 
 
 def _verdict(policy: RolloutPolicy, judged: list[_Judged]) -> Verdict:
-    """The worst finding decides. A group too small to prove is only watched: it may fail, not hold."""
+    """The worst finding decides. A group too small to prove is only watched: it may fail or be broken."""
     first = judged[0].cell
     deciding = [
-        one for one in judged if not one.cell.watched or one.reading.outcome is Outcome.FAIL
+        one for one in judged if not one.cell.watched or one.reading.outcome in {Outcome.FAIL, Outcome.ERROR}
     ] or judged
     outcome = min((one.reading.outcome for one in deciding), key=_WORST_FIRST.index)
     proven = outcome is Outcome.PASS and all(one.reading.proven_last for one in deciding)

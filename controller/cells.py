@@ -208,7 +208,8 @@ def _parts(gate: Gate, constants: FrozenConstants) -> tuple[tuple[str, str], ...
     if series != "bin":
         return ((series, ""),)
     if constants.classes:
-        return tuple((f"bin.{k}", f"class {label}") for k, label in enumerate(constants.classes))
+        named = tuple((f"bin.{k}", f"class {label}") for k, label in enumerate(constants.classes))
+        return (*named, ("bin.other", "any other class"))
     return tuple(
         (f"bin.{k}", f"bin {k + 1} of {len(constants.edges) + 1}") for k in range(len(constants.edges) + 1)
     )

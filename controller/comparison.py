@@ -49,7 +49,7 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     if cell.series in OF_THE_SERVER:
         harm_at, margin = (limit.harm_at, limit.margin) if limit.effect == "ratio" else (1.0, 1.0)
         harmful = Side(epochs, partial(server_outcomes, ratio=harm_at))
-        pending = any(epoch.open_candidate or epoch.open_stable for epoch in epochs)
+        pending = any(epoch.open_candidate or epoch.open_stable or epoch.overdue for epoch in epochs)
         if harm_at == margin and not pending:
             return harmful, harmful
         return harmful, Side(epochs, partial(server_outcomes, ratio=margin, worst_case=pending))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, sqrt
 
 import numpy as np
 
@@ -39,6 +39,10 @@ from .stats.tuning import asymptotic_v_opt, mean_v_opt
 from .sums import CanaryEpoch, PairEpoch, Sums
 
 FEWEST_BATCHES_THAT_DIFFER = 10
+
+_UNLIKE = 0.02  # share of an arm's values that may be missing on one side; half of a 0.1 sd margin at worst
+_GROSSLY_UNLIKE = 0.5  # where requests of one unit may come together, and events are rare on both sides
+_BEYOND_CHANCE = 4.5  # standard deviations; read at every look for weeks
 
 BOUNDED = "P1 bounded mean"
 FEW = "P1 bounded mean (few events, assumed unclustered)"
@@ -74,6 +78,11 @@ class Bounded:
         """Half the width of the confidence sequence at a level."""
         v_opt = mean_v_opt(self.variance, gap, level)
         return gamma_exponential_bound(self.statistic.Q, v_opt=v_opt, level=level) / self.statistic.W
+
+    def counting(self, share: float) -> Bounded:
+        """The same with every observation worth `share` of one."""
+        got = self.statistic
+        return replace(self, statistic=MeanStatistic(got.S * share, got.Q * share, got.W * share))
 
     def mirrored(self) -> Bounded:
         """The same with the sign of the effect turned."""
@@ -147,7 +156,7 @@ def server_outcomes(
     if got.variance == 0.0 or seen < FEWEST_EVENTS:
         if not absolute or ratio != 1.0:
             return NotComputable(f"only {seen:.0f} such requests so far, too few to compare by a factor")
-        return _randomised(epochs, None, FEW)
+        return _unlike_weights(epochs, _GROSSLY_UNLIKE) or _randomised(epochs, None, FEW)
     return Asymptotic(got.estimate, got.variance, got.df, TIME, got.n_c, got.n_s, got.expected_c)
 
 
@@ -156,7 +165,7 @@ def unit_outcomes(
 ) -> Measured | NotComputable:
     """What depends on the request alone: predictions of both arms. `counted`: y is a share of events."""
     if not sticky:
-        return _randomised(epochs, variance, BOUNDED)
+        return _unlike_weights(epochs, _UNLIKE) or _randomised(epochs, variance, BOUNDED)
     if any(epoch.candidate.n.size == 1 for epoch in epochs):
         return NotComputable("requests of one unit stay together, but their sums were not kept by unit")
     got = cluster_estimate([_clusters(epoch) for epoch in epochs])
@@ -164,7 +173,8 @@ def unit_outcomes(
         return got
     events = got.events_c + got.events_s
     if got.variance == 0.0 or (counted and min(events, got.n_c + got.n_s - events) < FEWEST_EVENTS):
-        return _randomised(epochs, variance, FEW)
+        few = _randomised(epochs, variance, FEW)
+        return few if isinstance(few, NotComputable) else few.counting(_units_per_request(epochs))
     expected = got.expected_c if counted else None
     return Asymptotic(got.estimate, got.variance, got.df, UNITS, got.n_c, got.n_s, expected)
 
@@ -221,6 +231,43 @@ def paired_agreement(
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
 
 
+def _unlike_weights(epochs: Sequence[CanaryEpoch], tolerated: float) -> NotComputable | None:
+    """Say so where one arm lacks observations that its weight gives it.
+
+    A bounded mean weighs by both arms' counts, so stable's alone would prove a candidate without values; and
+    which ones are missing may be what differs.
+    """
+    gap = variance = ours = due = 0.0
+    for epoch in epochs:
+        n_c, n_s = float(epoch.candidate.n.sum()), float(epoch.stable.n.sum())
+        gap += n_c - epoch.weight * (n_c + n_s)
+        variance += (n_c + n_s) * epoch.weight * (1.0 - epoch.weight)
+        ours += n_c
+        due += n_s * epoch.weight / (1.0 - epoch.weight)
+    share = abs(ours - due) / max(ours, due, 1.0)
+    if share <= tolerated or abs(gap) <= _BEYOND_CHANCE * sqrt(variance):
+        return None
+    return NotComputable(
+        f"{ours:.0f} values of the candidate where stable's are worth {due:.0f} at its weights: "
+        f"{share:.0%} of one side are missing, so the two cannot be compared"
+    )
+
+
+def _units_per_request(epochs: Sequence[CanaryEpoch]) -> float:
+    """How many units one request of them is worth, at most 1; of the arm where that is less.
+
+    Units are spread over the clusters at random: the fewer carry the requests, the less even the clusters
+    are. With a_u requests of unit u, the sum of (n_j - mean)^2 is (1 - 1/G) of the sum of a_u^2 on average.
+    """
+    worth = 1.0
+    for arms in ([epoch.candidate.n for epoch in epochs], [epoch.stable.n for epoch in epochs]):
+        n = np.sum(arms, axis=0)
+        squares = float(np.square(n - n.mean()).sum()) * n.size / (n.size - 1.0)
+        if squares > 0.0:
+            worth = min(worth, float(n.sum()) / squares)
+    return worth
+
+
 def _randomised(
     epochs: Sequence[CanaryEpoch], variance: float | None, method: str
 ) -> Bounded | NotComputable:
@@ -253,20 +300,31 @@ def _clusters(epoch: CanaryEpoch) -> ClusterEpoch:
 
 
 def _worst_case(epoch: CanaryEpoch) -> CanaryEpoch:
-    """Open requests added in proportion to the clusters: it is not known in which of them they began."""
+    """Open requests added in proportion to the clusters: it is not known in which of them they began.
+
+    The candidate's overdue requests are in its sums already, as no events; here they count as some.
+    """
     return replace(
         epoch,
-        candidate=_with_open(epoch.candidate, epoch.open_candidate, 1.0),
+        candidate=_with_open(_with_overdue(epoch.candidate, epoch.overdue), epoch.open_candidate, 1.0),
         stable=_with_open(epoch.stable, epoch.open_stable, 0.0),
     )
 
 
 def _with_open(sums: Sums, count: float, y: float) -> Sums:
     total = float(sums.n.sum())
-    if count <= 0.0 or total <= 0.0:
+    if count <= 0.0:
         return sums
-    more = sums.n * (count / total)
+    # Where none has ended yet there is no proportion either.
+    more = sums.n * (count / total) if total > 0.0 else np.full_like(sums.n, count / sums.n.size)
     return Sums(sums.n + more, sums.y + y * more, sums.square + y * more)
+
+
+def _with_overdue(sums: Sums, share: float) -> Sums:
+    if share <= 0.0:
+        return sums
+    more = np.minimum(sums.n * share, sums.n - sums.y)
+    return Sums(sums.n, sums.y + more, sums.square + more)
 
 
 def _pooled(parts: Sequence[Sums]) -> Sums:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..policies.policy import Place
 from ..store.evidence import ArmKey, Evidence, SeriesKey
-from ..store.histogram import GAMMA
+from ..store.histogram import BINS, GAMMA
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 
 Floats = NDArray[np.float64]
@@ -21,6 +21,7 @@ T = TypeVar("T")
 FEWEST_FOR_A_QUANTILE = 100
 
 _ROUNDING = 1e-6
+_MOST = 2.0**53 / 128  # whole numbers up to here add up exactly over all clusters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,11 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CanaryEpoch:
-    """Both randomised arms of one epoch. `weight`: the candidate's share. `open_*`: not yet accounted."""
+    """Both randomised arms of one epoch. `weight`: the candidate's share. `open_*`: not yet accounted.
+
+    `overdue`: share of the candidate's requests that were accounted while still open, which is no error that
+    was seen, beyond stable's own share of those. Known for errors only, else 0.
+    """
 
     step: int
     weight: float
@@ -50,6 +55,7 @@ class CanaryEpoch:
     stable: Sums
     open_candidate: float
     open_stable: float
+    overdue: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +107,7 @@ class View:
                     epoch.centres.get(key, self._constants.centres.get(key, 0.5)),
                     ours or _nothing(like), theirs or _nothing(like),
                     float(found.open.get("candidate", 0)), float(found.open.get("stable", 0)),
+                    _overdue(found) if candidate == "errors" else 0.0,
                 )
             )  # fmt: skip
         return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
@@ -163,8 +170,11 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
         lengths = f"{len(series.n)}, {len(series.sum)} and {len(series.square)}"
         return Broken(f"the sums of {name} have unequal lengths ({lengths})")
     sums = Sums(np.array(series.n, float), np.array(series.sum, float), np.array(series.square, float))
-    if not np.isfinite(sums.n.sum() + sums.y.sum() + sums.square.sum()):
+    columns = np.concatenate((sums.n, sums.y, sums.square))
+    if not np.isfinite(columns).all():
         return Broken(f"the sums of {name} are not finite")
+    if np.abs(columns).max() > _MOST:
+        return Broken(f"the sums of {name} are beyond what can be counted")
     if sums.n.min() < 0.0:
         return Broken(f"the sums of {name} have a negative count")
     most = sums.n + _ROUNDING
@@ -173,6 +183,27 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     if (np.abs(sums.y) > np.sqrt(np.maximum(sums.square, 0.0) * sums.n) + _ROUNDING * most).any():
         return Broken(f"the sums of {name} contradict each other")
     return sums
+
+
+def _overdue(found: Evidence) -> float:
+    """The candidate's share of requests accounted while still open, beyond stable's.
+
+    Each request of an arm has failed, was left by its client, has a latency, or was still open. 0 where no
+    latency is known.
+    """
+    if not found.latency.get("stable"):
+        return 0.0
+    shares: list[float] = []
+    for arm in ("candidate", "stable"):
+        errors, left = (
+            sums_of(found, SeriesKey(arm, "", metric)) for metric in ("errors", "client_disconnects")
+        )
+        if not isinstance(errors, Sums) or isinstance(left, Broken) or errors.n.sum() <= 0.0:
+            return 0.0
+        ended = errors.y.sum() + (left.y.sum() if left is not None else 0.0)
+        ended += sum(found.latency.get(arm, {}).values())
+        shares.append(min(1.0, max(0.0, 1.0 - float(ended / errors.n.sum()))))
+    return max(0.0, shares[0] - shares[1])
 
 
 def _quantile(found: Evidence, arm: str, q: float) -> int | None:
@@ -185,7 +216,7 @@ def _quantile(found: Evidence, arm: str, q: float) -> int | None:
     for index in sorted(counts):
         seen += counts[index]
         if seen >= q * total:
-            return index
+            return min(max(index, 0), BINS - 1)
     return None
 
 

@@ -222,7 +222,7 @@ def _loss(
     """Requests that were assigned and are neither accounted nor open, beyond what is under way."""
     reported = max((report.at for report in reports), default=0.0)
     published = max((found.published for found in evidence.values()), default=0.0)
-    ends = [epoch.opened_at + _SWITCHED for epoch in record.epochs[1:]] + [reported]
+    ends = [*(epoch.opened_at + _SWITCHED for epoch in record.epochs[1:]), reported][: len(record.epochs)]
     total: dict[str, float] = {}
     lost: dict[str, float] = {}
     for epoch, end in zip(record.epochs, ends, strict=True):
@@ -272,7 +272,10 @@ def _age(
     assigned: Mapping[tuple[int, str], float],
     now: float,
 ) -> Iterator[Validity]:
-    """Evidence that stands still while requests come in. A merge's watermark may be a dead source's."""
+    """Evidence that stands still while requests come in, or for want of any router that is heard.
+
+    A merge's watermark may be a dead source's.
+    """
     current = record.epochs[-1] if record.epochs else None
     if current is None or not reports:
         return
@@ -281,12 +284,17 @@ def _age(
     known = 0.0 if found is None else sum(_known(found, arm) for arm in ("stable", "candidate"))
     since = sum(count for (epoch, _), count in assigned.items() if epoch == current.epoch) - known
     age = now - published
+    silent = now - max(report.at for report in reports)
     numbers = {"age": age, "assigned_since": since}
     if age > FRESH and since > 0.0:
         reason = (
             f"evidence is {age:.0f} s old although {since:.0f} requests were assigned since: "
             "is the observer of every router running?"
         )
+        yield Validity("evidence_age", Outcome.ERROR, reason, numbers)
+    elif age > FRESH and silent > FRESH:
+        # What it has seen since then nobody knows; time alone must not make it look proven.
+        reason = f"no router has been heard for {silent:.0f} s: do they run, and reach the store?"
         yield Validity("evidence_age", Outcome.ERROR, reason, numbers)
     elif found is not None:
         yield Validity("evidence_age", Outcome.PASS, f"evidence is {max(0.0, age):.0f} s old", numbers)

@@ -192,8 +192,14 @@ class Client(asyncio.Protocol):
     # --- what the exchange asks for
 
     def keeps(self, exchange: Exchange) -> bool:
-        """Whether the connection stays after this answer."""
-        return exchange.head.keep_alive and not self.close_after and not self._path.draining
+        """Whether the connection stays after this answer.
+
+        Not after an early one to `Expect: 100-continue`: the body may then come or not (RFC 9110 §10.1.1),
+        so nobody could say where the next request begins.
+        """
+        head = exchange.head
+        certain = not head.expect or exchange.request_done
+        return head.keep_alive and certain and not self.close_after and not self._path.draining
 
     def write(self, data: bytes) -> None:
         """Send to the client."""

@@ -315,7 +315,9 @@ class Exchange(Receiver):
     # --- the end
 
     def _leave_upstream(self) -> None:
-        self.waiting = False
+        if self.waiting:
+            self.waiting = False
+            self.arm.targets[self._target].pool.leave(self)
         self._outgoing = None
         if self.upstream is not None:
             self.upstream.drop()

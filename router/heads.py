@@ -40,6 +40,7 @@ _NEVER_NAMED: Final = frozenset(
 )
 _USUAL: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 _LEARNED: Final = 4096  # spellings kept; more are classified each time
+_LEARNABLE: Final = 64  # bytes of a spelling worth keeping: strangers choose them, up to the size of a head
 
 _FIELDS = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 _REQUEST = re.compile(
@@ -76,7 +77,7 @@ class Names(dict[bytes, int]):
                 kind = OURS
             elif lower in self.units:
                 kind = FIRST_UNIT + self.units.index(lower)
-        if len(self) < _LEARNED:
+        if len(self) < _LEARNED and len(name) <= _LEARNABLE:
             self[name] = kind
         return kind
 
@@ -185,6 +186,8 @@ def parse_response(data: bytes, names: Names, *, bodyless: bool) -> ResponseHead
         raise Malformed(502, "the upstream sent both content-length and transfer-encoding")
     if bodyless or head.status in {204, 304} or head.status < 200:  # noqa: PLR2004 - RFC 9110 §6.4.1
         head.length = 0
+        if head.status < 200 or head.status == 204:  # noqa: PLR2004 - they have none: RFC 9110 §8.6, 9112 §6.1
+            drop.extend(line for line in lines if names[line.partition(b":")[0]] in {LENGTH, CODING})
     elif CODING in seen:
         if seen[CODING].lower() != b"chunked" or minor == b"0":
             raise Malformed(502, "the upstream sent a transfer-encoding other than chunked")

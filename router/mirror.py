@@ -150,6 +150,8 @@ class Shadow(Receiver):
         """Its deadline has passed."""
         if self.upstream is not None:
             self.upstream.drop()
+        elif self.waiting:
+            self._mirror_pool.leave(self)
         self.finish(Ending.TIMEOUT)
 
     def hold(self, size: int) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -46,7 +45,7 @@ class Pool:
         self._mirror = at_most > 0
         self._timeout = timeout
         self._tls = tls
-        self._waiting: deque[Receiver] = deque()
+        self._waiting: dict[Receiver, None] = {}  # in order
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = 0  # connections being made
         self._total = 0  # connections made or being made
@@ -71,13 +70,12 @@ class Pool:
         if self._mirror and monotonic() - self._refused_at < _REFUSED_FOR:
             receiver.failed(Ending.CONNECT)
             return
-        self._waiting.append(receiver)
-        if self._total < self._limit and self._attempts < len(self._waiting):
-            self._total += 1
-            self._attempts += 1
-            task = self._loop.create_task(self._connect())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._waiting[receiver] = None
+        self._attempt()
+
+    def leave(self, receiver: Receiver) -> None:
+        """`receiver` wants no connection any more; what it holds must not wait on for one."""
+        self._waiting.pop(receiver, None)
 
     def give(self, upstream: Upstream) -> None:
         """Take a connection whose answer is complete: the next in line gets it, or it idles."""
@@ -111,9 +109,19 @@ class Pool:
         while self.idle:
             self.idle.pop().drop()
 
+    def _attempt(self) -> None:
+        """Make another connection where more wait than are being made."""
+        if self._total < self._limit and self._attempts < len(self._waiting):
+            self._total += 1
+            self._attempts += 1
+            task = self._loop.create_task(self._connect())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     def _next(self) -> Receiver | None:
         while self._waiting:
-            receiver = self._waiting.popleft()
+            receiver = next(iter(self._waiting))
+            del self._waiting[receiver]
             if receiver.waiting:
                 return receiver
         return None
@@ -142,6 +150,7 @@ class Pool:
         receiver = self._next()
         if receiver is not None:
             receiver.failed(Ending.CONNECT)
+        self._attempt()  # for those that the limit kept from an attempt of their own
 
 
 class Pools:

@@ -22,6 +22,7 @@ from .targets import CallKind, addressed, call_kind
 PoolOf = Callable[[Address, int], Pool]  # (address, connections at most; 0: the default of client traffic)
 
 _REMEMBERED: Final = 4096  # resolved calls kept per table
+_MEMORABLE: Final = 512  # bytes of a request line worth keeping: strangers choose them, up to a head's size
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 _COLON_PROTOCOLS = frozenset(
@@ -177,9 +178,10 @@ class RouteTable:
         call = self._calls.get((line, host))
         if call is None:
             call = self._resolve(line, host)
-            if len(self._calls) >= _REMEMBERED:
-                self._calls.clear()
-            self._calls[(line, host)] = call
+            if len(line) + len(host) <= _MEMORABLE:
+                if len(self._calls) >= _REMEMBERED:
+                    self._calls.clear()
+                self._calls[(line, host)] = call
         return call
 
     def _resolve(self, line: bytes, host: bytes) -> Call:

@@ -156,7 +156,7 @@ class Upstream(asyncio.Protocol):
         while head is not None and head.status < _INFORMATIONAL:
             if head.status == _SWITCHING:
                 raise Malformed(502, "the upstream switched protocols unasked")
-            receiver.interim(data[: head.end])
+            receiver.interim(b"".join((b"HTTP/1.1 ", head.line, head.fields, b"\r\n")))
             data = data[head.end :]
             head = parse_response(data, _NAMES, bodyless=receiver.head_only)
         if head is None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-END_TO_END = Path(__file__).parent / "e2e"
+HERE = Path(__file__).parent
+MEASURING = {HERE / "e2e", HERE / "benchmarks"}
 
 # No deadline: the machine is shared, and no test of ours asserts how long something took.
 hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
@@ -18,9 +19,9 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """End-to-end rollouts judge latency, so each gets the machine to itself."""
+    """End-to-end rollouts judge latency, benchmarks CPU, so each gets the machine to itself."""
     for item in items:
-        if END_TO_END in item.path.parents:
+        if MEASURING.intersection(item.path.parents):
             item.add_marker("alone")
 
 

@@ -102,6 +102,7 @@ def paired_statistic(
         return NotComputable(problem)
     if n <= 0.0:
         return NotComputable("no pairs")
+    sq_d = max(0.0, sq_d)  # what is left of it is rounding
     if weight is None:
         return MeanStatistic(sum_d, sq_d, n)
     if not (math.isfinite(weight) and 0.0 < weight <= n * (1.0 + _SLACK)):

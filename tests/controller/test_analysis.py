@@ -88,10 +88,11 @@ class Scene:
     def means(
         self, number: int, n: float, shift: float, metric: str = "mean", group: str = "", at: float = 0.5
     ) -> Scene:
-        """Unclustered y of both arms with `n` requests each, sd 0.2."""
-        for arm, mean in (("candidate", at + shift), ("stable", at)):
-            square = n * mean if metric == "selected" else n * (mean**2 + 0.04)
-            self.put(number, arm, metric, [n], [n * mean], [square], group)  # type: ignore[arg-type]
+        """Unclustered y of both arms with sd 0.2: `n` requests of the candidate, stable's by the weight."""
+        stable_n = n * 9.0 if number == 2 else n
+        for arm, count, mean in (("candidate", n, at + shift), ("stable", stable_n, at)):
+            square = count * mean if metric == "selected" else count * (mean**2 + 0.04)
+            self.put(number, arm, metric, [count], [count * mean], [square], group)  # type: ignore[arg-type]
         return self
 
     def paired(

@@ -26,7 +26,7 @@ from accede.controller.analysis import analyse
 from accede.controller.freeze import epoch_constants, freeze
 from accede.controller.machine import Look, apply, decide
 from accede.policies.policy import RolloutPolicy
-from accede.policies.service import ModelService
+from accede.policies.service import ModelService, Unit
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
 from accede.store.histogram import BINS, edge, value_bin
 from accede.store.measurement import CLUSTERS
@@ -43,6 +43,8 @@ SERVICE = ModelService.model_validate(
         "slices": {"sex": {"path": "sex", "values": ("female", "male")}},
     }
 )  # fmt: skip
+
+STICKY = SERVICE.model_copy(update={"unit": Unit(header="x-user-id")})
 
 GUARDED: dict[str, Any] = {
     "format": "accede/v1", "kind": "RolloutPolicy", "name": "guarded, scaled in time",
@@ -81,6 +83,8 @@ DEMO: dict[str, Any] = {
 }  # fmt: skip
 
 
+ACCOUNT_AFTER = 10.0  # seconds
+LATENCY = 400  # some bin; only the number of answers matters here
 SCORES = Counter(value_bin(y) for y in np.random.default_rng(1).normal(0.4, 0.15, 2000).clip(0, 1).tolist())
 
 
@@ -106,6 +110,8 @@ class World:
     shift: float = 0.0  # of the mean score, in stable's frozen sd
     female: float = 0.0  # shift of the selection rate in sex=female
     from_step: int = 0  # the harm begins with this step
+    hangs: float = 0.0  # share of the candidate's requests that never end
+    users: int = 0  # sticky users, each with habits and a rate of requests of their own; 0: no units
 
 
 @dataclass
@@ -115,6 +121,19 @@ class Epoch:
     series: dict[SeriesKey, list[Floats]] = field(default_factory=dict)
     arms: Counter[str] = field(default_factory=Counter)
     paired: int = 0
+    answered: Counter[str] = field(default_factory=Counter)  # kept where requests hang, else empty
+    hanging: list[tuple[float, int, float]] = field(default_factory=list)  # (since, cluster, requests)
+    units: bool = False  # predictions are kept by cluster of users
+
+    def account(self, now: float) -> None:
+        """What has been open for long is accounted as it stands: no error, over every latency, no answer."""
+        due = [one for one in self.hanging if one[0] <= now - ACCOUNT_AFTER]
+        self.hanging = [one for one in self.hanging if one[0] > now - ACCOUNT_AFTER]
+        for _, cluster, count in due:
+            at, n, zero = np.array([cluster]), np.array([count]), np.array([0.0])
+            self.arms["candidate"] += int(count)
+            self.add("candidate", "", "errors", at, n, zero, zero)
+            self.add("candidate", "", "missing", at, n, n, n)
 
     def add(
         self, arm: ArmKey, group: str, metric: str, clusters: NDArray[np.int64], *columns: Floats
@@ -126,17 +145,23 @@ class Epoch:
             np.add.at(total, clusters, more)
 
     def evidence(self, number: int, now: float, latency: Mapping[str, dict[int, int]]) -> Evidence:
-        one = {"mean", "selected"}
+        self.account(now)
+        if self.answered:
+            latency = {arm: {LATENCY: count} for arm, count in self.answered.items()}
         return Evidence(
             wire="", service="credit", rollout="r", epoch=number, source="*", published=now, watermark=now,
             arms={arm: ArmCounts(accounted=count) for arm, count in self.arms.items()},
+            open={"candidate": int(sum(count for _, _, count in self.hanging))} if self.hanging else {},
             mirror=MirrorCounts(chosen=self.paired, sent=self.paired, paired=self.paired),
             series={
-                key: Series(*(_column(c, whole=key.metric in one and "pair" not in key.arm) for c in sums))
+                key: Series(*(_column(c, whole=self.whole(key)) for c in sums))
                 for key, sums in self.series.items()
             },
             latency=dict(latency), values=dict(SCORES) if number == 0 else {},
         )  # fmt: skip
+
+    def whole(self, key: SeriesKey) -> bool:
+        return key.metric in {"mean", "selected"} and "pair" not in key.arm and not self.units
 
 
 def _column(column: Floats, *, whole: bool) -> list[float]:
@@ -153,6 +178,7 @@ class Traffic:
         self.period = 60.0 + 240.0 * self.rng.random()
         self.thresholds: tuple[int, int, int] | None = None
         self.frozen_sd = world.sd
+        self.habits: tuple[Floats, Floats, Floats, NDArray[np.int64], NDArray[np.bool_]] | None = None
 
     def swing(self, at: Floats) -> Floats:
         return 1.0 + self.world.drift * np.sin(at / self.period + self.phase)
@@ -164,6 +190,8 @@ class Traffic:
         clusters = np.floor(at / self.batch + 1e-9).astype(np.int64) % CLUSTERS
         load = self.world.rate * self.batch * self.swing(at)
         harmful = step >= self.world.from_step
+        if place == "canary" and self.world.users:
+            self._users(into, seconds, weight, harmful)
         if place == "canary":
             shares: tuple[tuple[ArmKey, float], ...] = (("candidate", weight), ("stable", 1.0 - weight))
             for arm, share in shares:
@@ -199,9 +227,17 @@ class Traffic:
         self, into: Epoch, arm: ArmKey, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool
     ) -> None:
         world, rng = self.world, self.rng
+        if harmful and world.hangs:
+            stuck = rng.binomial(n.astype(int), world.hangs) * 1.0
+            into.hanging += [
+                (when, int(k), float(m)) for when, k, m in zip(at, clusters, stuck, strict=True) if m
+            ]
+            n = n - stuck
         struck = rng.binomial(n.astype(int), self._stalled(at)) * 1.0
         failed = self._failures(n, struck, at, harmful)
         into.arms[arm] += int(n.sum())
+        if world.hangs:
+            into.answered[arm] += int((n - failed).sum())
         into.add(arm, "", "errors", clusters, n, failed, failed)
         into.add(arm, "", "missing", clusters, n, np.zeros_like(n), np.zeros_like(n))
         into.add(arm, "", "extraction", clusters, n, np.zeros_like(n), np.zeros_like(n))
@@ -218,6 +254,8 @@ class Traffic:
         mean = world.mean * self.swing(1.3 * at) ** 0.5 + (world.shift * self.frozen_sd if harmful else 0.0)
         sums = n * mean + np.sqrt(n) * world.sd * rng.normal(size=n.size)
         into.add(arm, "", "mean", clusters, n, sums, n * (mean**2 + world.sd**2))
+        if world.users:
+            return
         chosen_rate = world.selected * self.swing(0.9 * at)
         women = rng.binomial(n.astype(int), 0.5)
         for group, members, more in (
@@ -226,6 +264,33 @@ class Traffic:
         ):
             chosen = rng.binomial(members, np.clip(chosen_rate + more, 0.0, 1.0)) * 1.0
             into.add(arm, group, "selected", clusters, members * 1.0, chosen, chosen)
+
+    def _users(self, into: Epoch, seconds: float, weight: float, harmful: bool) -> None:
+        """Selections by user: a few make most requests, each has a rate of their own, and keeps their arm."""
+        world, rng = self.world, self.rng
+        if self.habits is None:
+            activity = np.minimum(rng.pareto(1.5, world.users) + 0.2, 20.0)
+            self.habits = (
+                activity / activity.sum(), 0.05 + 0.8 * rng.beta(0.6, 1.4, world.users),
+                rng.random(world.users), rng.integers(0, CLUSTERS, world.users),
+                rng.random(world.users) < 0.5,
+            )  # fmt: skip
+        activity, liking, drawn, cluster, women = self.habits
+        n = rng.poisson(activity * world.rate * seconds) * 1.0
+        into.units = True
+        for arm, mine in (("candidate", drawn < weight), ("stable", drawn >= weight)):
+            more = world.female if harmful and arm == "candidate" else 0.0
+            y = rng.binomial(n.astype(int), liking + more * women) * 1.0
+            for group, members in (("", mine), ("sex=female", mine & women), ("sex=male", mine & ~women)):
+                into.add(
+                    arm,
+                    group,
+                    "selected",
+                    cluster[members],
+                    n[members],
+                    y[members],
+                    y[members],  # type: ignore[arg-type]
+                )
 
     def _pairs(self, into: Epoch, clusters: NDArray[np.int64], n: Floats, at: Floats, harmful: bool) -> None:
         world, rng = self.world, self.rng
@@ -325,7 +390,8 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
             },
         )  # fmt: skip
         seen = analyse(record, policy, evidence, (report,), now, intervals=False)
-        frozen = freeze(policy, SERVICE, evidence[0]) if current.epoch == 0 else None
+        service = STICKY if world.users else SERVICE
+        frozen = freeze(policy, service, evidence[0]) if current.epoch == 0 else None
         look = Look(
             seen,
             baseline_requests=epochs[0].arms["stable"],
@@ -520,3 +586,66 @@ def test_demo_policy() -> None:
     biased = campaign(DEMO, World(**DEMO_WORLD, female=-0.15), runs, 16, 1.0)
     assert told("demo, biased", biased)[Phase.ROLLED_BACK] == runs
     assert max(end.at for end in biased) <= 20.0
+
+
+# --- a candidate that hangs, and users who come back ------------------------------------------------------
+
+ERRORS_ALONE = only(metric="errors", max_increase="0.5pp", max_ratio=1.5, **{"in": "canary"})
+USERS = only(metric="selection_rate", by="sex", max_shift="8pp", harm_at="7.9pp", **{"in": "canary"})
+FROM_ONE_PERCENT: dict[str, Any] = {
+    **GUARDED,
+    "steps": ({"canary": "1%", "for": "1m", "requests": 500}, *GUARDED["steps"][1:]),
+    "gates": tuple(
+        gate for gate in GUARDED["gates"] if gate["metric"] not in {"prediction.agreement"}
+    ),
+}  # fmt: skip
+
+
+def judge_hanging(hangs: float, runs: int, every: float, seed: int) -> None:
+    """Requests that never end are no errors that were seen; they must not prove that there are none."""
+    phases = told(f"{hangs:.0%} hang", campaign(ERRORS_ALONE, World(hangs=hangs), runs, seed, every))
+    assert phases[Phase.PROMOTED] == 0
+
+
+def judge_users(name: str, female: float, runs: int, every: float, seed: int) -> Counter[Phase]:
+    world = World(users=4000, female=female, rate=200.0)
+    phases = told(f"users, {name}", campaign(USERS, world, runs, seed, every))
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
+    return phases
+
+
+@pytest.mark.parametrize("hangs", [1.0, 0.03])
+def test_quick_a_hanging_candidate_is_not_promoted(hangs: float) -> None:
+    judge_hanging(hangs, runs=5, every=30.0, seed=6)
+
+
+def test_quick_equal_candidates_of_sticky_users_are_promoted() -> None:
+    assert judge_users("equal", 0.0, runs=10, every=60.0, seed=7)[Phase.PROMOTED] >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hanging_candidate_is_not_promoted() -> None:
+    judge_hanging(1.0, runs=1000, every=60.0, seed=17)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equal_candidates_of_sticky_users_are_not_rolled_back() -> None:
+    judge_users("equal", 0.0, runs=1000, every=120.0, seed=18)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_candidates_of_sticky_users_exactly_at_the_margin_are_not_promoted() -> None:
+    runs = 1000
+    phases = judge_users("at the margin", 0.08, runs=runs, every=120.0, seed=19)
+    assert phases[Phase.PROMOTED] / runs <= at_most(0.05, runs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equal_candidates_from_one_percent_on_are_not_rolled_back() -> None:
+    runs = 1000
+    phases = told("equal, from 1% on", campaign(FROM_ONE_PERCENT, World(), runs, 20, 60.0))
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)

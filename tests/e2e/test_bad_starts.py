@@ -76,7 +76,7 @@ class TestServe:
             data.chmod(0o500)
             said = refused(serve(), 1)
         else:
-            mount = ["mount", "--bind", "-o", "ro", data, data]
+            mount: list[str | Path] = ["mount", "--bind", "-o", "ro", data, data]
             if subprocess.run(mount, check=False, capture_output=True).returncode:
                 pytest.skip("this container may not mount")
             try:

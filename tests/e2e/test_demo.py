@@ -53,7 +53,7 @@ def test_the_biased_candidate_is_rolled_back_for_the_slice_it_harms(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_half_way_it_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     process = start("--scenario", "good", folder=tmp_path)
     try:
@@ -71,6 +71,7 @@ def test_stopped_half_way_it_leaves_nothing_behind(tmp_path: Path, number: int) 
         process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
     process = start("--scenario", "good", folder=tmp_path)
     try:

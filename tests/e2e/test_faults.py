@@ -315,6 +315,8 @@ class TestAbort:
 
     def test_no_copy_reaches_the_shadow_a_second_later(self, begin: Callable[..., Installation]) -> None:
         here = begin(SHADOW, "shadow")
+        before = here.stage.counts("2")["shadowed"]
+        eventually(lambda: here.stage.counts("2")["shadowed"] > before + 20, 5, "copies")
         assert here.stage.accede("abort", NAME, "--reason", "INC-8").returncode == 0
         returned = time.monotonic()
         eventually(lambda: time.monotonic() >= returned + 1.0, 2, "a second")

@@ -52,7 +52,7 @@ class Load:
         """Answers per second. Fails the test if a single request failed."""
         if shutil.which("wrk") is None:
             return self._own(path, seconds)
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", self._script]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(self._script)]
         url = f"http://127.0.0.1:{self._stage.port}{path}"
         out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
         assert "Non-2xx" not in out, out

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from accede.controller import replay
+from accede.store.open import open_store
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Stage
 
@@ -51,6 +54,11 @@ class TestPromotion:
         assert totals["failed"] == totals["refused"] == 0
         assert totals["versions"]["2"] > 0
         assert "every gate is proven" in stage.explain()
+        store = open_store(str(stage.folder / "data"))
+        decisions = store.decisions(status["id"])
+        store.close()
+        assert [decision.act for decision in decisions] == ["advance", "advance", "advance", "promote"]
+        assert all(replay.replay(one) == one.analysis for one in decisions)  # by the stored evidence alone
 
 
 class TestRollback:
@@ -60,8 +68,8 @@ class TestRollback:
         ("candidate", "metric"),
         [
             ({"errors": 0.1}, "errors"),
-            ({"delay": 0.068}, "latency.p95"),
-            ({"shift": 0.12}, "prediction.mean"),
+            pytest.param({"delay": 0.068}, "latency.p95", marks=pytest.mark.slow),
+            pytest.param({"shift": 0.12}, "prediction.mean", marks=pytest.mark.slow),
             ({"group_shift": -0.06}, "selection_rate"),
         ],
         ids=["errors", "slow", "shifted", "harmed slice"],
