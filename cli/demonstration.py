@@ -42,11 +42,13 @@ def demo(
     """Real models, real traffic, one promotion and one rollback, in about a minute."""
     import sys
 
-    from .demo.models import require_sklearn
+    from .demo.models import require_extra
+
+    require_extra()  # before the story, which loads what the extra brings
+
     from .demo.story import tell
     from .output import console, emit
 
-    require_sklearn()
     if scenario is None:
         scenarios = [Scenario.GOOD, Scenario.BIASED]
     elif scenario is Scenario.ALL:

@@ -40,10 +40,16 @@ def validate(
     output: Output = Format.TABLE,
 ) -> None:
     """Check service and policy files. Names every problem with file, line, column and key; then exit 2."""
+    from ..errors import FileError, Problem
+
     checked: list[dict[str, str]] = []
     problems: list[Problem] = []
     for path in paths:
         found, wrong = _directory(path) if path.is_dir() else _file(path)
+        if not found and not wrong:
+            wrong = (
+                Problem(str(path), 1, 1, "", "no service or policy file (.yaml, .yml) in this directory"),
+            )
         checked.extend(found)
         problems.extend(wrong)
     value = {
@@ -61,8 +67,6 @@ def validate(
 
     emit(value, output, table)
     if problems:
-        from ..errors import FileError
-
         raise FileError(tuple(problems))
 
 

@@ -20,7 +20,9 @@ def console(stream: TextIO | None = None) -> Console:
 
     file = stream or sys.stdout
     terminal = file.isatty()
-    return Console(file=file, width=None if terminal else _LOG_WIDTH, highlight=False, soft_wrap=not terminal)
+    width = None if terminal else _LOG_WIDTH
+    # Names and reasons are text of others: nothing in them is markup.
+    return Console(file=file, width=width, highlight=False, markup=False, emoji=False, soft_wrap=not terminal)
 
 
 def emit(value: Any, output: Format, table: Callable[[Console], None]) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..controller.explain import estimate_of, interval_of, margin_of
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
+from .comparisons import Comparison, Comparisons
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +27,7 @@ _STYLES = {
     Outcome.ERROR: "bold magenta",
 }
 _WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+_MARGIN = 3  # among the cells of a gate; its name has the margin too
 _PHASES = {
     Phase.PROMOTED: "bold green",
     Phase.ROLLED_BACK: "bold red",
@@ -118,6 +120,9 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
         yield "waits for", Text("; ".join(view.needs))
     if view.next_step:
         yield "then", Text(view.next_step)
+    if view.admin_sockets:
+        sockets = ", ".join(f"{name} at {path}" for name, path in view.admin_sockets.items())
+        yield "abort --direct", Text(sockets, "dim")
     late = [name for name, generation in view.replicas.items() if generation < view.generation]
     if late:
         yield "routers", Text(f"not yet at the newest route: {', '.join(late)}", "yellow")
@@ -146,38 +151,50 @@ def _check(check: Validity) -> Text:
     return text
 
 
-def gates(verdicts: Sequence[Verdict]) -> Table:
+def gates(verdicts: Sequence[Verdict]) -> Comparisons:
     """Per gate and group the comparison that decides it. `proof`: how far towards being proven fine."""
-    table = _table(
-        "gate", "group", ">estimate", ">interval", ">margin", ">n stable", ">n cand.", ">proof", "verdict"
-    )
+    rows: list[Comparison] = []
     for verdict in sorted(verdicts, key=lambda verdict: (verdict.index, verdict.place)):
         name = f"{verdict.gate}, {verdict.place}"
         groups: dict[str, list[Finding]] = {}
         for finding in verdict.findings:
             groups.setdefault(finding.slice, []).append(finding)
         if not groups:
-            table.add_row(name, "", "", "", "", "", "", "", _outcome(verdict.outcome, verdict.reason))
+            rows.append(Comparison(name, ("",) * 7, _outcome(verdict.outcome), verdict.reason))
         for group, findings in groups.items():
-            table.add_row(name, group, *_comparison(findings))
+            rows.append(_comparison(name, group, findings))
             name = ""
-    return table
+    columns = (
+        "gate",
+        "group",
+        ">estimate",
+        ">interval",
+        ">margin",
+        ">n stable",
+        ">n cand.",
+        ">proof",
+        "verdict",
+    )
+    return Comparisons(columns, rows, in_heading=frozenset({_MARGIN}))
 
 
-def _comparison(findings: list[Finding]) -> tuple[str | Text, ...]:
-    """The cells of a group: of its directions and bins the one that decides."""
+def _comparison(name: str, group: str, findings: list[Finding]) -> Comparison:
+    """The row of a group: of its directions and bins the one that decides."""
     finding = min(findings, key=_urgency)
     proof = [one.progress for one in findings if one.progress is not None]
     known = finding.estimate is not None
-    return (
+    cells = (
+        group,
         estimate_of(finding) if known else "",
         interval_of(finding) if known else "",
         margin_of(finding),
         f"{finding.n_stable:.0f}",
         f"{finding.n_candidate:.0f}",
         f"{min(proof):.0%}" if proof else "",
-        _outcome(finding.outcome, "" if known or not finding.n_candidate else finding.reason),
     )
+    # A reason begins with what the heading says: `errors: no canary observations yet`.
+    note = "" if known else finding.reason.partition(": ")[2] or finding.reason
+    return Comparison(name, cells, _outcome(finding.outcome), note)
 
 
 def _urgency(finding: Finding) -> tuple[int, float]:
@@ -185,11 +202,8 @@ def _urgency(finding: Finding) -> tuple[int, float]:
     return _WORST_FIRST.index(finding.outcome), 0.0 if finding.progress is None else finding.progress
 
 
-def _outcome(outcome: Outcome, reason: str = "") -> Text:
-    text = Text(outcome.value, _STYLES[outcome])
-    if reason:
-        text.append(f": {reason}", "dim")
-    return text
+def _outcome(outcome: Outcome) -> Text:
+    return Text(outcome.value, _STYLES[outcome])
 
 
 def explanation(explained: Explained) -> RenderableType:
@@ -204,17 +218,20 @@ def explanation(explained: Explained) -> RenderableType:
     if found.override is not None:
         parts.append(Text(f"override: {found.override}", "bold yellow"))
     if found.rows:
-        table = _table(
-            "comparison", ">estimate", ">interval", ">margin", ">n stable", ">n cand.", "verdict", "method"
-        )
-        for row in found.rows:
-            finding = row.finding
-            table.add_row(
-                f"{finding.cell}, {row.place}", row.estimate, row.interval, row.margin,
-                f"{finding.n_stable:.0f}", f"{finding.n_candidate:.0f}",
-                _outcome(row.outcome), finding.method or finding.reason,
-            )  # fmt: skip
-        parts += [Text(), table]
+        rows = [
+            Comparison(
+                f"{row.finding.cell}, {row.place}",
+                (
+                    row.estimate, row.interval, row.margin,
+                    f"{row.finding.n_stable:.0f}", f"{row.finding.n_candidate:.0f}",
+                ),
+                _outcome(row.outcome),
+                row.finding.method or row.finding.reason,
+            )
+            for row in found.rows
+        ]  # fmt: skip
+        columns = ("comparison", ">estimate", ">interval", ">margin", ">n stable", ">n cand.", "verdict")
+        parts += [Text(), Comparisons(columns, rows)]
     if found.validity:
         checks = Table.grid(padding=(0, 2))
         for check in found.validity:
@@ -261,7 +278,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         name = column.lstrip(">")
-        folds = name in {"reason", "gate", "verdict", "method"}
+        folds = name == "reason"
         table.add_column(
             name, justify="right" if name != column else "left", no_wrap=not folds, overflow="fold"
         )

@@ -63,10 +63,11 @@ class Acts:
             if route is None:
                 route = idle_route(declared, declared.stable, None)
                 self._store.commit(Commit(service, None, 0, route, 0))
-            # The lease was renewed for a route that could wait long; the rollout's may be short.
-            self._store.renew(service, now)
             earlier = self._store.rollouts(service)
             commit = operations.start(declared, chosen, candidate, route, earlier, actor, now, reason)
+            # The lease was renewed for a route that could wait long; the rollout's may be short. A start
+            # that is refused renews nothing: the rollout that runs may be one that nobody looks after.
+            self._store.renew(service, now)
             return self._written(commit)
 
         return _retrying(write)
@@ -113,14 +114,18 @@ class Acts:
 
         return _retrying(write)
 
+    def require_service(self, service: str) -> None:
+        """Raises NotFound, with the names there are, for a service that neither a file nor a route names."""
+        known = sorted(set(self._files.known) | {one.service for one in self._store.routes().routes})
+        if service not in known:
+            raise NotFound(f"no service {service!r}; there are: {', '.join(known) or 'none'}")
+
     def _seen(self, service: str) -> Seen:
         """The service's newest rollout without its evidence."""
         record = self._store.rollout(service)
         route = self._route(service)
         if record is None or route is None:
-            known = sorted(set(self._files.known) | {one.service for one in self._store.routes().routes})
-            if service not in known:
-                raise NotFound(f"no service {service!r}; there are: {', '.join(known) or 'none'}")
+            self.require_service(service)
             raise NotFound(f"service {service!r} has no rollout; start one first")
         policy = policy_of(record.policy)
         return Seen(record, route, policy, self._files.known.get(service), {}, self._store.reports())

@@ -149,8 +149,8 @@ class _Endpoints:
         if not 1 <= limit <= _AUDIT_LIMIT:
             raise UsageError(f"limit is {limit}; allowed: 1 to {_AUDIT_LIMIT}")
         entries = await run_in_threadpool(self._desk.store.audit, service, limit)
-        if not entries and service not in self._desk.files.known:
-            raise NotFound(f"no service {service!r}")
+        if not entries:
+            await run_in_threadpool(self._desk.acts.require_service, service)
         return _answer(History(service, entries))
 
     async def explain(self, request: Request) -> Response:
@@ -180,6 +180,8 @@ class _Endpoints:
         records = self._desk.store.rollouts(service)
         found = [record for record in records if rollout in (None, record.id)]
         if not found:
+            if not records:
+                self._desk.acts.require_service(service)
             what = f"no rollout {rollout!r}" if rollout else "no rollout; start one first"
             raise NotFound(f"service {service!r} has {what}")
         return found[-1]

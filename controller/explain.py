@@ -99,10 +99,10 @@ def estimate_of(finding: Finding) -> str:
 
 
 def interval_of(finding: Finding) -> str:
-    """As in `[+1.10, +3.50] pp`; an end that could not be computed is `?`."""
+    """As in `[+1.10, +3.50] pp`; an end that could not be computed is `?`, one beyond 0 or 100 % is that."""
     if finding.low is None and finding.high is None:
         return "[not computable]"
-    low, high = (_plain(end, finding) for end in (finding.low, finding.high))
+    low, high = (_plain(_possible(end, finding), finding) for end in (finding.low, finding.high))
     return f"[{low}, {high}]{_unit(finding)}"
 
 
@@ -119,6 +119,13 @@ def _plain(value: float | None, finding: Finding) -> str:
     if value is None:
         return "?"
     return f"{value:+.3g}" if finding.effect == "difference" else f"{value:.3g}"
+
+
+def _possible(end: float | None, finding: Finding) -> float | None:
+    """An end as far as it can be: batches of a share scatter normally, the share itself stays in 0..1."""
+    if end is None or finding.effect != "share":
+        return end
+    return min(max(end, 0.0), 100.0 if finding.unit == "%" else 1.0)
 
 
 def _unit(finding: Finding) -> str:

@@ -80,15 +80,23 @@ class ServiceFiles:
         if name is None:
             name = self.loaded.pairs.get(service.name)
         if name is None:
-            raise Conflict(
-                f"service {service.name!r} names no policy that fits it; name one, or write it into the file"
-            )
+            raise Conflict(self._why_none(service))
         declared = self.loaded.policies.get(name)
         if declared is not None:
             return declared
         if "/" in name or "\\" in name:
             raise Conflict(f"policy {name!r} is a path; send the text of a file, or name a policy")
         return load_policy(name)
+
+    def _why_none(self, service: ModelService) -> str:
+        if service.policy is None:
+            return f"service {service.name!r} names no policy; give one with -p, or write it into its file"
+        about = [problem for problem in self.problems if service.policy in str(problem)] or self.problems
+        told = f": {about[0]}" if about else ""
+        return (
+            f"the policy {service.policy!r} that service {service.name!r} names cannot be used{told}; "
+            "give another with -p, or correct the file"
+        )
 
     def _read(self, directory: Path) -> None:
         self._seen = _fingerprint(directory)  # before reading: what changes meanwhile is read again

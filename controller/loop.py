@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from ..errors import AccedeError, StaleWrite, StoreError
+from ..errors import AccedeError, Conflict, StaleWrite, StoreError
 from ..policies.service import ModelService
 from ..store.protocol import Commit, Routes, Store
 from ..store.rollouts import Analysis, AuditEntry, ReplicaReport, RolloutRecord
@@ -109,9 +109,9 @@ class Loop:
             if route.plan is None:
                 self._refresh(name, route, None)
             else:
-                self._attend(name, route, reports, now)
+                self._attend(name, route, routes.leases.get(name), reports, now)
         except StaleWrite:
-            pass  # somebody decided at the same moment: the next round sees what
+            return  # somebody decided at the same moment: the next round sees what, and renews
         except StoreError as problem:
             self._say(name, str(problem))
             return
@@ -160,22 +160,32 @@ class Loop:
         self._store.commit(Commit(name, None, version, route, generation, (entry,)))
         log.info(reason, service=name, act=act, generation=route.generation)
 
-    def _attend(self, name: str, route: ServiceRoute, reports: tuple[ReplicaReport, ...], now: float) -> None:
+    def _attend(
+        self,
+        name: str,
+        route: ServiceRoute,
+        lease: float | None,
+        reports: tuple[ReplicaReport, ...],
+        now: float,
+    ) -> None:
         """Look at one open rollout and perform what is decided, if it is time or a router calls."""
         record = self._store.rollout(name)
         if record is None or record.phase.ended:
-            # Somebody ended it after the routes were read.
-            raise StaleWrite(f"service {name!r}: its rollout has just ended")
+            raise self._without_rollout(name, route)
         pace = self._paces.setdefault(name, _Pace())
-        if self._refresh(name, route, record):
-            return
         service = self._files.known.get(name)
         calm = Seen(record, route, policy_of(record.policy), service, {}, reports)
-        if pace.looked <= now < pace.next_look and signals_of(calm) == Signals():
-            return
+        signals = _signals(calm, lease, now)
+        # A new generation is a decision to routers that have returned to stable: first decide, then refresh.
+        if signals == Signals():
+            if self._refresh(name, route, record):
+                return
+            if pace.looked <= now < pace.next_look:
+                return
         began = time.monotonic()
         pace.looked = now
         seen, seen_look = look(self._engine, read(self._store, record, route, service, reports), now)
+        seen_look = replace(seen_look, signals=signals)
         pace.next_look = now + max(TICK, _SHARE * (time.monotonic() - began)) - TICK / 2
         self._perform(seen, decide(record, seen.policy, seen_look, now), now, pace)
 
@@ -190,11 +200,24 @@ class Loop:
         for action, commit in commits:
             if isinstance(action, Note) and abs(now - pace.saved) < SAVE_EVERY:
                 continue
+            if self._clock() - now > seen.route.unattended:
+                # Stopped in mid-round for so long that routers have given up: what was seen is history.
+                raise StaleWrite(f"service {commit.service!r}: the look is older than the lease")
             self._store.commit(commit)
             pace.saved = now
             if not isinstance(action, Note):
                 rollout = commit.record.id if commit.record is not None else None
                 log.info(action.reason, service=commit.service, rollout=rollout, act=action.act)
+
+    def _without_rollout(self, name: str, route: ServiceRoute) -> AccedeError:
+        """Why a route that measures a rollout has none: it has just ended, or a store that lost it."""
+        for stored in self._store.routes().routes:
+            if stored.service == name and stored.generation == route.generation:
+                return Conflict(
+                    f"service {name!r}: its route is one of a rollout that the store does not have open; "
+                    "routers return to stable when its lease runs out"
+                )
+        return StaleWrite(f"service {name!r}: its rollout has just ended")
 
     def _hold(
         self,
@@ -237,6 +260,18 @@ class Loop:
         if self.problems.get(name) != reason:
             self.problems[name] = reason
             log.error("a service cannot be looked after", service=name, reason=reason, exc_info=problem)
+
+
+def _signals(seen: Seen, lease: float | None, now: float) -> Signals:
+    """What the routers say, and what the lease says for those whose reports are still on their way."""
+    signals = signals_of(seen)
+    route = seen.route
+    candidate = route.candidate
+    shares = (candidate is not None and candidate.weight > 0) or any(one.rate > 0 for one in route.mirrors)
+    if signals.lapsed is None and shares and lease is not None and now - lease > route.unattended:
+        reason = f"no controller looked after it for {now - lease:.0f} s, so routers returned to stable"
+        return replace(signals, lapsed=reason)
+    return signals
 
 
 def _describe(problem: BaseException) -> str:

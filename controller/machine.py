@@ -103,14 +103,15 @@ class Look:
 def read_signals(record: RolloutRecord, generation: int, reports: tuple[ReplicaReport, ...]) -> Signals:
     """What replicas say about the route in force; what they say of an older generation is past.
 
-    A direct abort holds through all generations of its rollout, so only those before the start are past.
+    A direct abort and a trip hold through all generations of their rollout, so only those before its start
+    are past.
     """
     direct = tripped = lapsed = None
     for report in sorted(reports, key=lambda report: report.source):
         begun = report.generations.get(record.service, 0) >= record.generation
         if record.service in report.direct and begun and report.at >= record.started_at:
             direct = f"aborted directly at router {report.replica}: {report.direct[record.service]}"
-        if report.tripped.get(record.service) == generation:
+        if report.tripped.get(record.service, -1) >= record.generation:
             tripped = (
                 f"the breaker of router {report.replica} tripped: too many candidate errors within seconds"
             )

@@ -218,5 +218,6 @@ def _known(service: ModelService, version: str) -> Version:
 
 def _open(seen: Seen) -> RolloutRecord:
     if seen.record.phase.ended:
-        raise Conflict(f"rollout {seen.record.id} has ended: {seen.record.phase.value}, {seen.record.reason}")
+        how = seen.record.phase.value.replace("_", " ")
+        raise Conflict(f"rollout {seen.record.id} has ended: {how}: {seen.record.reason}")
     return seen.record

@@ -34,6 +34,7 @@ class RolloutView(msgspec.Struct, frozen=True):
 
     `weight`: the candidate's share of users now, 0..1. `needs`: what the current step still lacks.
     `replicas`: router -> generation in force there; `generation` is the one that should be.
+    `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`.
     """
 
     id: str
@@ -66,6 +67,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     mirror: MirrorCounts | None
     generation: int
     replicas: dict[str, int]
+    admin_sockets: dict[str, str]
 
 
 class RolloutLine(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ class ServiceView(msgspec.Struct, frozen=True):
     protocol: str
     generation: int
     replicas: dict[str, int]
+    admin_sockets: dict[str, str]
     rollout: RolloutLine | None
     problem: str | None
 

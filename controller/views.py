@@ -65,7 +65,8 @@ def rollout_view(
         stable_requests=analysis.stable_requests if analysis else 0,
         mirror=here.mirror if here is not None and epoch.place == "shadow" else None,
         generation=route.generation if route is not None else 0,
-        replicas=_replicas(record.service, reports),
+        replicas=_generations(record.service, reports),
+        admin_sockets=_admin_sockets(record.service, reports),
     )
 
 
@@ -105,7 +106,8 @@ def service_view(
         versions=tuple(service.versions) if service is not None else (),
         protocol=service.protocol if service is not None else route.protocol if route is not None else "",
         generation=route.generation if route is not None else 0,
-        replicas=_replicas(name, reports),
+        replicas=_generations(name, reports),
+        admin_sockets=_admin_sockets(name, reports),
         rollout=rollout_line(record) if record is not None else None,
         problem=problem,
     )
@@ -171,9 +173,20 @@ def _next_step(record: RolloutRecord, policy: RolloutPolicy) -> str:
     return "promotion" if policy.steps[-1].place == "canary" else "an operator's promote --full"
 
 
-def _replicas(service: str, reports: Sequence[ReplicaReport]) -> dict[str, int]:
-    newest: dict[str, ReplicaReport] = {}
-    for report in sorted(reports, key=lambda report: report.at):
-        if service in report.generations:
-            newest[report.replica] = report
-    return {name: report.generations[service] for name, report in sorted(newest.items())}
+def _generations(service: str, reports: Sequence[ReplicaReport]) -> dict[str, int]:
+    return {name: report.generations[service] for name, report in _replicas(service, reports).items()}
+
+
+def _admin_sockets(service: str, reports: Sequence[ReplicaReport]) -> dict[str, str]:
+    named = {name: report.admin_socket for name, report in _replicas(service, reports).items()}
+    return {name: socket for name, socket in named.items() if socket}
+
+
+def _replicas(service: str, reports: Sequence[ReplicaReport]) -> dict[str, ReplicaReport]:
+    """The newest report of each router that knows the service, by name."""
+    newest = {
+        report.replica: report
+        for report in sorted(reports, key=lambda report: report.at)
+        if service in report.generations
+    }
+    return dict(sorted(newest.items()))

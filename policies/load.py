@@ -175,8 +175,10 @@ class _Tree:
     policies: dict[str, _Policy] = field(default_factory=dict[str, _Policy])
     pairs: dict[str, str] = field(default_factory=dict[str, str])
     problems: list[Problem] = field(default_factory=list[Problem])
+    seen: set[Path] = field(default_factory=set[Path])
 
     def read(self, path: Path) -> None:
+        self.seen.add(path.resolve())
         try:
             document = load_yaml(read_file(path), str(path))
             kind = document.data.get("kind")
@@ -200,11 +202,30 @@ class _Tree:
             name = by_file.get(beside.resolve()) or by_file.get(below.resolve())
             if name is not None:
                 self._check(service, *self.policies[name])
-            elif service.policy in library.names():
+                continue
+            if service.policy in library.names():
                 self._check(service, *policy_document(service.policy))
-            elif not (beside.is_file() or below.is_file()):
-                allowed = f"allowed: a policy file in this directory, or one of {', '.join(library.names())}"
-                self._add(document, "policy", f"no such policy {found(service.policy)}; {allowed}")
+                continue
+            file = next((one.resolve() for one in (beside, below) if one.is_file()), None)
+            problem = self._why_no_policy(service.policy, file)
+            if problem is not None:
+                self._add(document, "policy", problem)
+
+    def _why_no_policy(self, policy: str, file: Path | None) -> str | None:
+        """What is wrong with the policy a service names; None where its own file's problems say it."""
+        library_has = ", ".join(library.names())
+        if file is None:
+            allowed = f"a policy file in this directory, or one of {library_has}"
+            return f"no such policy {found(policy)}; allowed: {allowed}"
+        if file not in self.seen:
+            return (
+                f"{found(policy)} is not among the files read here: .yaml and .yml below {self.root}, "
+                "without folders that are links or begin with a dot; put it there, or name one of "
+                f"{library_has}"
+            )
+        if any(Path(document.file).resolve() == file for _, document in self.services.values()):
+            return f"{found(policy)} is a ModelService; a RolloutPolicy file is needed here"
+        return None
 
     def _check(self, service: ModelService, policy: RolloutPolicy, document: Document) -> None:
         problems = check_pair(service, policy, document)

@@ -90,9 +90,8 @@ def parse_fraction(value: object, info: ValidationInfo) -> float:
     """A share in 0..1, of `5%`. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if _is_written(info):
-            raise ValueError(
-                f"found {value} without a unit; write {percent(float(value))} for this share, or {value}%"
-            )
+            meant = f"{percent(float(value))} for this share, or " if 0.0 <= value <= 1.0 else ""
+            raise ValueError(f"found {value} without a unit; write {meant}{value}%")
         return float(value)
     match = re.fullmatch(rf"({_NUMBER})(%|pp)", value) if isinstance(value, str) else None
     if match is None:

@@ -82,9 +82,10 @@ def admin_call(
                 answered += more
         reply = json.loads(answered)
     except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or problem
         raise Unreachable(
-            f"no router answers at {os.fspath(path)!r}: {problem}; "
-            "`accede status` shows the admin sockets of the routers that report"
+            f"no router answers at {os.fspath(path)!r}: {why}; a router says at its start where its admin "
+            "socket is (DATA/router/admin.sock), and `accede status` of an open rollout shows it"
         ) from problem
     if not isinstance(reply, dict):
         raise Unreachable(f"what listens at {os.fspath(path)!r} is no router")

@@ -39,6 +39,7 @@ _ACKNOWLEDGED: Final = 1.0  # seconds an abort waits for all workers to confirm
 _GRACE: Final = 3.0  # seconds beyond the workers' own drain before they are killed
 _OBSERVER_DRAIN: Final = 10.0
 _LAST_REPORT: Final = 2.0
+_REASON: Final = 1000  # characters of an abort's reason that are kept
 _TABLES: Final = 256  # tables whose generations are remembered for late confirmations
 
 
@@ -135,11 +136,11 @@ class _Parent:
             loop.add_signal_handler(number, self._signalled)
         try:
             memory = self._folder.recall()
+            if memory is not None:
+                self._keeper.recall(memory)
         except AccedeError as problem:
             announce("router", str(problem))
-            memory = None
-        if memory is not None:
-            self._keeper.recall(memory)
+            self._keeper.forgot("what this router held before its restart is lost")
         admin = AdminSocket(self._admin, self._answer)
         await admin.open()
         self._outbox = Outbox(self._config.store, lambda line: announce("router", line))
@@ -281,6 +282,8 @@ class _Parent:
         service, reason = request.get("service"), request.get("reason")
         if request.get("do") != "abort" or not isinstance(service, str) or not isinstance(reason, str):
             raise UsageError('a request is {"do": "status"} or {"do": "abort", "service": …, "reason": …}')
+        # Whatever it says, an abort is obeyed; what neither a log nor JSON could carry is not repeated.
+        reason = "".join(char if char.isprintable() else "?" for char in reason[:_REASON])
         generation = self._keeper.abort(service, reason)
         announce("router", f"{service} is aborted here: {reason}; stable alone")
         self._look()

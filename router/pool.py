@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import OrderedDict
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -45,7 +46,7 @@ class Pool:
         self._mirror = at_most > 0
         self._timeout = timeout
         self._tls = tls
-        self._waiting: dict[Receiver, None] = {}  # in order
+        self._waiting: OrderedDict[Receiver, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts = 0  # connections being made
         self._total = 0  # connections made or being made
@@ -120,8 +121,7 @@ class Pool:
 
     def _next(self) -> Receiver | None:
         while self._waiting:
-            receiver = next(iter(self._waiting))
-            del self._waiting[receiver]
+            receiver, _ = self._waiting.popitem(last=False)
             if receiver.waiting:
                 return receiver
         return None

@@ -3,12 +3,14 @@
 The controller's routes come in, a Table goes out. A service is held, which means stable alone whatever
 its route says, where
 - somebody aborted it on the admin socket: until a newer generation that ends or replaces its rollout
-- a worker's breaker tripped: until a newer generation
+- a worker's breaker tripped: the same, for a newer generation may only carry a changed file
 - nobody renewed its lease for `unattended` seconds: until a newer generation, never by a late renewal
+- what this router knew before its restart contradicts the store, or cannot be read: until a newer one
 A route that cannot be read leaves the one before it in force, and all others. So does a store that has gone
 back in time (deleted, replaced, restored from a copy): services never leave a store and generations only
-grow, so what is older than what is in force is refused, and its lease is not renewed. A new process has
-nothing to compare with and takes what its store says, except that a store without any route says nothing.
+grow, so what is older than what is in force is refused, and its lease is not renewed. A new process takes
+what its store says (what is older than its disk remembers: stable alone), except that a store without any
+route says nothing.
 """
 
 from __future__ import annotations
@@ -100,10 +102,15 @@ class RouteKeeper:
         self._slots = slots
         self._leases: dict[str, float] = {}  # as the store wrote them
         self._read = False  # a store has been read in this process
+        self._forgot = ""
 
     def recall(self, memory: Memory) -> None:
         """Begin with what was known before a restart: its holds always, its routes until a store is read."""
         self.memory = memory
+
+    def forgot(self, reason: str) -> None:
+        """What was known before a restart cannot be read, holds included: what shares awaits a decision."""
+        self._forgot = reason
 
     def trust_memory(self) -> None:
         """No store can be read: serve what was known before."""
@@ -124,6 +131,8 @@ class RouteKeeper:
         for service, route in routes.items():
             if service not in gone_back:
                 self._renew(service, route, found.leases.get(service), now)
+            if not self._read:
+                self._mistrust(service, route)
         self._leases = {name: at for name, at in found.leases.items() if name not in gone_back}
         memory.leases = {service: at for service, at in memory.leases.items() if service in routes}
         if routes != memory.routes or not self.known:
@@ -164,13 +173,27 @@ class RouteKeeper:
         if before is not None and route.generation > before.generation and self._read:
             memory.leases[service] = now
 
+    def _mistrust(self, service: str, route: ServiceRoute) -> None:
+        """Hold a route that does not follow from what was known before a restart: nobody decides it now."""
+        memory = self.memory
+        before = memory.routes.get(service)
+        reason = self._forgot
+        if before is not None and route.generation < before.generation:
+            reason = f"the store has gone back from generation {before.generation} to {route.generation}"
+            for holds in (memory.tripped, memory.lapsed, memory.direct):
+                if service in holds:  # generations count from here again
+                    holds[service] = msgspec.structs.replace(holds[service], generation=route.generation)
+        if reason and _shares(route):
+            memory.lapsed[service] = Held(route.generation, reason)
+            self.changed = True
+
     def trip(self, service: str, generation: int, reason: str) -> bool:
         """A breaker opened at `generation`; whether that is news."""
         route = self.memory.routes.get(service)
         held = self.memory.tripped.get(service)
         if route is None or route.generation != generation or (held and held.generation == generation):
             return False
-        self.memory.tripped[service] = Held(generation, reason)
+        self.memory.tripped[service] = Held(generation, reason, _rollout(route))
         self.changed = True
         return True
 
@@ -180,8 +203,7 @@ class RouteKeeper:
         if route is None:
             known = ", ".join(sorted(self.memory.routes)) or "none"
             raise NotFound(f"this router serves no service {service!r}; it serves {known}")
-        rollout = "" if route.plan is None else route.plan.rollout
-        self.memory.direct[service] = Held(route.generation, reason, rollout)
+        self.memory.direct[service] = Held(route.generation, reason, _rollout(route))
         self.changed = True
         return route.generation
 
@@ -195,8 +217,10 @@ class RouteKeeper:
                 del holds[service]
                 self.changed = True
         for service, route in memory.routes.items():
+            # A sign of life from the future is one of a clock that was wrong: it must not buy time.
+            memory.leases[service] = min(now, memory.leases.get(service, now))
             if _shares(route) and service not in memory.lapsed:
-                silent = now - memory.leases.setdefault(service, now)
+                silent = now - memory.leases[service]
                 if silent > route.unattended:
                     reason = f"no controller has renewed it for {route.unattended:g} s"
                     memory.lapsed[service] = Held(route.generation, reason)
@@ -213,9 +237,9 @@ class RouteKeeper:
             return True
         if route.generation <= held.generation:
             return False
-        # A controller that has not heard of the abort yet may have moved the same rollout on meanwhile.
+        # A controller that has not heard of it yet may have moved the same rollout on meanwhile.
         same = route.plan is not None and route.plan.rollout == held.rollout
-        return not (holds is self.memory.direct and same and _shares(route))
+        return holds is self.memory.lapsed or not (same and _shares(route))
 
     def held(self, service: str) -> str:
         """Why the service is held; '' where it is not."""
@@ -246,6 +270,10 @@ class RouteKeeper:
             )
             for route in routes
         )
+
+
+def _rollout(route: ServiceRoute) -> str:
+    return "" if route.plan is None else route.plan.rollout
 
 
 def _shares(route: ServiceRoute) -> bool:

@@ -16,6 +16,7 @@ from ...errors import UsageError
 SELECTED_FROM = 0.5
 SENSITIVE = "sex"
 _SEX = 1  # its column
+_EXTRA = {"sklearn": "scikit-learn", "httptools": "httptools"}  # module -> package
 _UPPER = 60  # percentile of the progression from which a row is labelled as fast
 
 
@@ -63,13 +64,15 @@ class Data:
         return self.features[:, _SEX].astype(int).astype(str)
 
 
-def require_sklearn() -> None:
-    """Raises UsageError that says how to install scikit-learn where it is missing."""
+def require_extra() -> None:
+    """Raises UsageError that says how to install what only the demo needs, where it is missing."""
     from importlib.util import find_spec
 
-    if find_spec("sklearn") is None:
+    missing = [name for module, name in _EXTRA.items() if find_spec(module) is None]
+    if missing:
         raise UsageError(
-            "the demo trains real models and needs scikit-learn; install it with: pip install 'accede[demo]'"
+            f"the demo trains and serves real models and needs {' and '.join(missing)}; "
+            "install it with the extra: pip install '.[demo]' in the checkout"
         )
 
 

@@ -75,3 +75,21 @@ def test_schemas_are_json_schemas(accede: Run) -> None:
     policy = json.loads(accede("schema", "policy").stdout)
     assert "gates" in policy["properties"]
     assert yaml.safe_load(accede("schema", "policy", "-o", "yaml").stdout) == policy
+
+
+def test_a_directory_without_files_is_told(accede: Run, tmp_path: Path) -> None:
+    checked = accede("validate", tmp_path)
+    assert checked.returncode == 2
+    assert f"{tmp_path}:1:1: no service or policy file" in checked.stderr
+
+
+def test_a_policy_that_serve_would_not_read_is_told(accede: Run, tmp_path: Path) -> None:
+    services = tmp_path / "services"
+    services.mkdir()
+    service = (EXAMPLES / "demo" / "service.yaml").read_text()
+    (services / "service.yaml").write_text(service.replace("policy: policy.yaml", "policy: ../policy.yaml"))
+    (tmp_path / "policy.yaml").write_text((EXAMPLES / "demo" / "policy.yaml").read_text())
+    for verb in (["validate", services], ["serve", "--services", services]):
+        checked = accede(*verb)
+        assert checked.returncode == 2
+        assert "policy: '../policy.yaml' is not among the files read here" in checked.stderr

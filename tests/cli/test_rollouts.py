@@ -34,6 +34,8 @@ def test_a_rollout_from_start_to_abort(accede: Run, controller: str) -> None:
     (service,) = shell.json("list")["services"]
     assert (service["name"], service["stable"], service["rollout"]) == (NAME, "1", None)
     assert "has no rollout; start one first" in shell("status", NAME, code=1)
+    for verb in ("status", "explain", "history"):
+        assert f"no service 'credit'; there are: {NAME}" in shell(verb, "credit", code=1)
 
     started = shell.json("start", NAME, "--candidate", "2", "--reason", "weekly")
     assert (started["phase"], started["started_by"], started["policy"]) == ("baseline", "ada", "demo")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from accede.controller.analysis import analyse
 from accede.policies.policy import RolloutPolicy
-from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
+from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey, merge
 from accede.store.histogram import GAMMA
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import (
@@ -222,6 +226,24 @@ def test_a_watching_gate_that_sees_nothing_is_an_error_not_harmless() -> None:
 # --- errors ------------------------------------------------------------------------------------------------
 
 
+def test_a_watching_gate_by_slice_needs_one_group_at_least() -> None:
+    gate = {**SEX, "require": "no-harm"}
+    scene = Scene()
+    scene.epoch(3).arms = {"candidate": ArmCounts(accounted=600), "stable": ArmCounts(accounted=600)}
+    verdict = scene.verdict(policy(gate))
+    assert verdict.outcome is Outcome.ERROR
+    assert "none has it" in verdict.reason
+    scene.means(3, 600.0, 0.0, "selected", "sex=female", 0.3)
+    assert scene.verdict(policy(gate)).outcome is not Outcome.ERROR
+
+
+def test_a_small_group_that_is_broken_is_an_error() -> None:
+    constants = msgspec.structs.replace(CONSTANTS, groups={"sex=female": 0.985, "sex=male": 0.015})
+    scene = Scene(constants=constants).means(3, 50_000.0, 0.0, "selected", "sex=female", 0.3)
+    scene.put(3, "candidate", "selected", [10.0], [20.0], group="sex=male")
+    assert scene.verdict(policy({**SEX, "small_slices": "no-harm"})).outcome is Outcome.ERROR
+
+
 def test_equal_error_rates_are_proven() -> None:
     scene = (
         Scene()
@@ -301,6 +323,34 @@ def test_a_hanging_candidate_is_never_proven() -> None:
     assert scene.verdict(policy(P95)).outcome is Outcome.INCONCLUSIVE
     scene.epoch(3).open = {"candidate": 10, "stable": 10}
     assert scene.verdict(policy(ERRORS)).outcome is Outcome.PASS
+
+
+def test_requests_accounted_while_still_open_prove_nothing_about_errors() -> None:
+    """They ended in no error, have no latency, and were not left by their client."""
+    scene = Scene().clustered(3, "errors", (50.0, 0.002), (50.0, 0.002))
+    scene.epoch(3).latency = {arm: {100: 6387} for arm in ("candidate", "stable")}  # 13 of 6 400 failed
+    for gate in (ERRORS, EITHER):
+        assert scene.verdict(policy(gate)).outcome is Outcome.PASS
+    scene.epoch(3).latency["candidate"] = {100: 6100}
+    for gate in (ERRORS, EITHER):
+        assert scene.verdict(policy(gate)).outcome is Outcome.INCONCLUSIVE
+    # Where stable's take as long, they are how this service is.
+    scene.epoch(3).latency["stable"] = {100: 6100}
+    assert scene.verdict(policy(ERRORS)).outcome is Outcome.PASS
+    # Not one answer.
+    del scene.epoch(3).latency["candidate"]
+    assert scene.verdict(policy(ERRORS)).outcome is Outcome.INCONCLUSIVE
+    # What the client left is no such request.
+    scene.clustered(3, "client_disconnects", (50.0, 1.0 / 1.05 - 0.002), (50.0, 0.0))
+    assert scene.verdict(policy(ERRORS)).outcome is Outcome.PASS
+
+
+def test_a_candidate_that_only_hangs_in_an_epoch_is_not_left_out_of_it() -> None:
+    scene = Scene().clustered(2, "errors", (20.0, 0.0), (180.0, 0.0))
+    assert scene.verdict(policy(ERRORS)).outcome is Outcome.PASS
+    scene.put(3, "stable", "errors", [10.0] * CLUSTERS, [0.0] * CLUSTERS)
+    scene.epoch(3).open = {"candidate": 1280}
+    assert scene.verdict(policy(ERRORS)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_an_improvement_is_no_harm_to_a_one_sided_gate() -> None:
@@ -399,6 +449,18 @@ def test_an_equal_mean_is_proven_in_both_directions() -> None:
     assert Scene().means(3, 300.0, 0.0).verdict(policy(MEAN)).outcome is Outcome.INCONCLUSIVE
 
 
+@pytest.mark.parametrize("arm", ["candidate", "stable"])
+def test_missing_values_of_one_arm_prove_nothing(arm: ArmKey) -> None:
+    scene = Scene().means(3, 10_000.0, 0.0)
+    assert scene.verdict(policy(MEAN)).outcome is Outcome.PASS
+    scene.put(3, arm, "mean", [9000.0], [4500.0], [9000.0 * 0.29])
+    verdict = scene.verdict(policy(MEAN))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "10% of one side are missing" in verdict.reason
+    scene.put(3, arm, "mean", [9900.0], [4950.0], [9900.0 * 0.29])
+    assert scene.verdict(policy(MEAN)).outcome is Outcome.PASS
+
+
 def test_swapping_the_arms_mirrors_the_result() -> None:
     ours, theirs = Scene().means(3, 3000.0, 0.03), Scene()
     series = ours.epoch(3).series
@@ -440,6 +502,23 @@ def test_sticky_units_are_never_analysed_as_requests() -> None:
     assert harmed.findings[0].method == "P4 clusters of units (asymptotic)"
 
 
+def test_few_users_without_events_prove_little_however_many_their_requests() -> None:
+    sticky = msgspec.structs.replace(CONSTANTS, sticky=True)
+
+    def scene(requests: list[float]) -> Scene:
+        made = Scene(constants=sticky)
+        for arm, group in itertools.product(("candidate", "stable"), ("sex=female", "sex=male")):
+            made.put(3, arm, "selected", requests, [0.0] * CLUSTERS, group=group)  # type: ignore[arg-type]
+        return made
+
+    thirty = scene([400.0 if k % 4 == 0 else 0.0 for k in range(CLUSTERS)])
+    assert thirty.verdict(policy(SEX)).outcome is Outcome.INCONCLUSIVE
+    # Users of one request each fill the clusters as evenly as chance allows.
+    many = scene([90.0 + 19.0 * (k % 2) for k in range(CLUSTERS)]).verdict(policy(SEX))
+    assert many.outcome is Outcome.PASS
+    assert many.findings[0].method.startswith("P1")
+
+
 def test_a_margin_in_sd_of_a_constant_prediction_cannot_be_decided() -> None:
     constants = msgspec.structs.replace(CONSTANTS, deviations={"mean|": 0.0})
     verdict = Scene(constants=constants).means(3, 5000.0, 0.0).verdict(policy(MEAN))
@@ -461,6 +540,22 @@ def test_a_collapse_to_the_mean_shows_in_the_distribution() -> None:
 
 
 # --- pairs -------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_stable_never_gives_are_a_class_of_their_own() -> None:
+    names = tuple("abcdefgh")
+    constants = msgspec.structs.replace(CONSTANTS, classes=names)
+    scene = Scene(constants=constants)
+    gate = {"metric": "prediction.distribution", "max_shift": "5pp", "in": "canary"}
+    # Each of eight classes lost 1.25pp, within the margin; together they went to unknown labels.
+    n = 40_000.0
+    for k in [*range(len(names)), "other"]:
+        stable, candidate = (0.0, 0.1) if k == "other" else (0.125, 0.1125)
+        for arm, share in (("stable", stable), ("candidate", candidate)):
+            scene.put(3, arm, f"bin.{k}", [n], [n * share])  # type: ignore[arg-type]
+    verdict = scene.verdict(policy(gate))
+    assert verdict.outcome is Outcome.FAIL
+    assert "any other class" in verdict.reason
 
 
 def test_identical_deterministic_answers_are_proven_in_the_shadow() -> None:
@@ -664,6 +759,17 @@ def test_old_evidence_while_requests_come_in_is_an_error() -> None:
     assert silent.check("evidence_age").outcome is Outcome.ERROR
 
 
+def test_routers_that_nobody_hears_are_an_error_not_a_calm_service() -> None:
+    scene = counted(5000, 5000)
+    scene.epoch(3).published = NOW - 31.0
+    scene.reports = (report(5000, 5000, at=NOW - 31.0),)
+    check = scene.check("evidence_age")
+    assert check.outcome is Outcome.ERROR
+    assert "no router has been heard" in check.reason
+    scene.reports += (msgspec.structs.replace(report(0, 0), source="b/1"),)
+    assert scene.check("evidence_age").outcome is Outcome.PASS
+
+
 def test_an_observer_that_keeps_restarting_is_an_error() -> None:
     scene = counted(10, 10)
     scene.reports = (report(10, 10, observer_restarts=(NOW - 300, NOW - 40, NOW - 30, NOW - 20)),)
@@ -712,3 +818,104 @@ def test_copies_under_way_do_not_lower_the_coverage() -> None:
     assert scene.check("coverage").outcome is Outcome.PASS
     scene.epoch(1).published = NOW - 2000.0
     assert scene.check("coverage").outcome is Outcome.INCONCLUSIVE
+
+
+# --- invariants ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=CLUSTERS, max_size=CLUSTERS), st.permutations(range(4)))
+def test_however_evidence_is_sharded_the_analysis_is_the_same(owner: list[int], order: list[int]) -> None:
+    """Sources hold whole clusters here; what each holds does not matter, nor in which order they are read."""
+    whole = Scene().clustered(3, "errors", (100.0, 0.02), (100.0, 0.02))
+    shards: list[Evidence] = []
+    for source in order:
+        shard = Scene().epoch(3)
+        for key, sums in whole.epoch(3).series.items():
+            columns = [
+                [value if owner[k] == source else 0.0 for k, value in enumerate(column)]
+                for column in (sums.n, sums.sum, sums.square)
+            ]
+            shard.series[key] = Series(*columns)
+        shards.append(shard)
+    total = merge(shards)
+    assert total is not None
+    assert Scene(evidence={3: total}).analysis(policy(ERRORS)) == whole.analysis(policy(ERRORS))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-0.05, 0.05), st.floats(0.02, 0.2), st.sampled_from(["canary", "shadow"]))
+def test_turning_all_differences_mirrors_the_verdict(shift: float, share: float, place: str) -> None:
+    if place == "canary":
+        ours = Scene().means(3, 3000.0, shift, at=0.5 - shift / 2.0)
+        turned = Scene().means(3, 3000.0, -shift, at=0.5 + shift / 2.0)
+    else:
+        share = max(share, abs(shift) * 1.5)
+        ours, turned = (Scene().paired("mean", 100.0, sign * shift, share) for sign in (1.0, -1.0))
+    gate = policy({**MEAN, "in": place})
+    up, down = ours.verdict(gate, place).findings
+    mirrored_up, mirrored_down = turned.verdict(gate, place).findings
+    for one, other in ((up, mirrored_down), (down, mirrored_up)):
+        assert one.outcome is other.outcome
+        assert one.log_e_harm == pytest.approx(other.log_e_harm, abs=1e-6)
+        assert one.log_e_safe == pytest.approx(other.log_e_safe, abs=1e-6)
+
+
+_NASTY = (0.0, -1.0, -1e-9, 1e-300, 1.0, 50.0, 1e6, 1e12, 1e15, 1e100, 1e154, 1e300, math.nan, math.inf)
+_SERIES = (
+    "errors", "missing", "mean", "selected", "agreement", "extraction", "client_disconnects",
+    "latency.p95.over", "latency.p95.mid", "latency.p95.far", "bin.0", "bin.1",
+)  # fmt: skip
+_EVERY_GATE = (
+    EITHER, P95, SEX, AGREEMENT, {**MEAN, "in": "shadow"}, {**MEAN, "in": "canary"},
+    {"metric": "prediction.missing", "max_increase": "1pp", "require": "no-harm"},
+    {"metric": "prediction.distribution", "max_shift": "5pp"},
+)  # fmt: skip
+
+
+def _hostile(rng: random.Random, length: int) -> tuple[list[float], list[float], list[float]]:
+    """Sums as no router writes them: each column of a series may be anything."""
+    count = rng.choice([1.0, 20.0, 300.0, 1e5])
+    n, y = [count] * length, [count * rng.choice([0.0, 0.01, 0.3, 1.0])] * length
+    square = list(y)
+    for column in (n, y, square):
+        kind = rng.random()
+        if kind < 0.2:
+            column[:] = [rng.choice(_NASTY)] * length
+        elif kind < 0.3:
+            column[0] = rng.choice(_NASTY)
+        elif kind < 0.35:
+            del column[rng.randrange(length) :]
+    return n, y, square
+
+
+def test_hostile_evidence_never_raises() -> None:
+    for seed in range(100):
+        rng = random.Random(seed)
+        sticky = rng.random() < 0.3
+        scene = Scene(constants=msgspec.structs.replace(CONSTANTS, sticky=sticky, edges=(0.3,)))
+        places = itertools.product((1, 2, 3, 77), ("candidate", "stable", "pair", "paired_stable"), _SERIES)
+        for number, arm, metric in places:
+            for group in ("", "sex=female", "sex=male"):
+                if rng.random() < 0.3:
+                    continue
+                alone = metric in {"mean", "selected", "bin.0", "bin.1"} and not sticky and "pair" not in arm
+                scene.put(number, arm, metric, *_hostile(rng, 1 if alone else CLUSTERS), group)  # type: ignore[arg-type]
+        for number in (1, 2, 3, 77):
+            found = scene.epoch(number)
+            found.open = {"candidate": rng.choice([0, 5, 2**63])}
+            found.latency = {"stable": {rng.choice([-5, 0, 100, 10**7]): 2**63}, "candidate": {100: 500}}
+            found.published = rng.choice([NOW, 1e300, -1e300])
+            found.mirror = MirrorCounts(chosen=rng.choice([0, 2**63]), paired=rng.choice([0, 2**63]))
+        scene.reports = (report(rng.choice([0, 1000, 2**63]), 1000, at=rng.choice([NOW, -1e300, 1e300])),)
+        assert scene.analysis(policy(*_EVERY_GATE)).verdicts
+
+
+@pytest.mark.parametrize("arm", ["candidate", "stable"])
+@pytest.mark.parametrize("value", [-1.0, 1e15, 1e154, 1e300, math.nan, math.inf, -math.inf])
+def test_one_hostile_number_never_passes(arm: ArmKey, value: float) -> None:
+    for column in range(3):
+        scene = Scene().clustered(3, "errors", (100.0, 0.01), (100.0, 0.01))
+        series = scene.epoch(3).series[SeriesKey(arm, "", "errors")]
+        (series.n, series.sum, series.square)[column][0] = value
+        assert scene.verdict(policy(ERRORS)).outcome in {Outcome.ERROR, Outcome.INCONCLUSIVE}

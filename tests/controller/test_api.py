@@ -266,11 +266,14 @@ def test_history_and_explanation(controller: Controller, story: Story) -> None:
 
 
 def test_replicas_and_their_generations_are_shown(controller: Controller) -> None:
-    report = ReplicaReport(source="r1:a", replica="r1", at=1000.0, generations={"fraud": 1})
+    report = ReplicaReport(
+        source="r1:a", replica="r1", at=1000.0, generations={"fraud": 1}, admin_socket="/run/r1"
+    )
     controller.store.publish_report(report)
     controller.start()
     view = controller.rollout()
     assert (view["generation"], view["replicas"]) == (2, {"r1": 1})
+    assert view["admin_sockets"] == {"r1": "/run/r1"}
 
 
 def test_it_is_ready_while_the_loop_runs_and_the_store_answers(

@@ -26,6 +26,10 @@ RATIO = Finding(
     cell="errors", slice="", outcome=Outcome.PASS, reason="fine", effect="ratio", unit="×",
     estimate=1.024, low=0.9, high=1.2, margin=1.5,
 )  # fmt: skip
+AGREEMENT = Finding(
+    cell="prediction.agreement", slice="", outcome=Outcome.PASS, reason="fine", effect="share", unit="%",
+    estimate=99.9, low=98.4, high=102.0, margin=90.0,
+)  # fmt: skip
 UNKNOWN = Finding(
     cell="latency.p95", slice="", outcome=Outcome.ERROR, reason="no clusters", effect="difference", unit="pp"
 )
@@ -37,6 +41,7 @@ SELECTION = Verdict(
 def test_numbers_carry_their_unit_and_what_could_not_be_computed_is_said() -> None:
     assert (estimate_of(RATIO), interval_of(RATIO), margin_of(RATIO)) == ("1.02 ×", "[0.9, 1.2] ×", "1.5 ×")
     assert interval_of(MALE) == "[?, +2] pp"
+    assert interval_of(AGREEMENT) == "[98.4, 100] %"
     assert (estimate_of(UNKNOWN), interval_of(UNKNOWN), margin_of(UNKNOWN)) == (
         "not computable",
         "[not computable]",

@@ -321,8 +321,14 @@ class TestReports:
         assert signals.lapsed is not None
 
     def test_what_was_said_of_an_older_generation_is_past(self, story: Story) -> None:
-        reports = (self.report(tripped={"fraud": 6, "other": 7}, lapsed={"fraud": 6}),)
+        assert story.at(1, BEGAN).generation == 2
+        reports = (self.report(tripped={"fraud": 1, "other": 7}, lapsed={"fraud": 6}),)
         assert read_signals(story.at(1, BEGAN), 7, reports) == Signals()
+
+    def test_a_trip_counts_although_a_newer_generation_of_the_rollout_came_meanwhile(
+        self, story: Story
+    ) -> None:
+        assert read_signals(story.at(1, BEGAN), 7, (self.report(tripped={"fraud": 6}),)).tripped is not None
 
     def test_a_direct_abort_carries_its_reason(self, story: Story) -> None:
         report = self.report(direct={"fraud": "INC-81"}, generations={"fraud": 2})

@@ -149,7 +149,7 @@ SERVICE_CASES = [
 
 POLICY_CASES = [
     ("  - {shadow: 100%, for: 10m}", "  - {shadow: 100%, duration: 10m}", "5:20: steps[0].duration: unknown key; allowed: canary, deadline, for,"),
-    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 1.5, for: 10m}", "5:14: steps[0].shadow: found 1.5 without a unit"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 1.5, for: 10m}", "5:14: steps[0].shadow: found 1.5 without a unit; write 1.5%"),
     ("  - {shadow: 100%, for: 10m}", "  - {for: 10m}", "5:5: steps[0]: a step has one verb; write shadow: 100% or canary: 5%"),
     ("  - {shadow: 100%, for: 10m}", "  - {shadow: 5%, canary: 5%}", "5:18: steps[0].canary: a step has one verb; keep shadow or canary"),
     ("  - {shadow: 100%, for: 10m}", "  - {canary: 10%}", "6:14: steps[1].canary: found 5% after 10%; weights never go down"),

@@ -121,3 +121,29 @@ def test_what_is_no_directory(tmp_path: Path, name: str, told: str) -> None:
 
 def test_an_empty_directory(tmp_path: Path) -> None:
     assert load_directory(tmp_path).problems == ()
+
+
+def test_a_policy_outside_the_files_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY.replace("NAME", "p"))
+    services = tmp_path / "services"
+    services.mkdir()
+    (services / "a.yaml").write_text(service("a", "policy: ../p.yaml", *FITTING))
+    loaded = load_directory(services)
+    assert loaded.pairs == {}
+    (problem,) = loaded.problems
+    assert str(problem).startswith(
+        f"{services}/a.yaml:8:9: policy: '../p.yaml' is not among the files read here"
+    )
+    assert "fast, guarded, shadow-only" in problem.message
+
+
+def test_a_policy_that_is_a_service_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(service("a", "policy: a.yaml"))
+    (problem,) = load_directory(tmp_path).problems
+    assert problem.message == "'a.yaml' is a ModelService; a RolloutPolicy file is needed here"
+
+
+def test_a_policy_that_is_broken_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(service("a", "policy: p.yaml", *FITTING))
+    (tmp_path / "p.yaml").write_text("kind: [")
+    assert [Path(problem.file).name for problem in load_directory(tmp_path).problems] == ["p.yaml"]

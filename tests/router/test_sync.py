@@ -203,13 +203,16 @@ class TestLease:
 
 
 class TestBreaker:
-    def test_a_trip_holds_until_a_newer_generation(self, keeper: RouteKeeper) -> None:
+    def test_a_trip_holds_until_its_rollout_has_ended(self, keeper: RouteKeeper) -> None:
         keeper.learn(found(route()), NOW)
         assert keeper.trip("s", 1, "12 of 20 failed")
         assert not keeper.trip("s", 1, "13 of 20 failed")
         keeper.look(NOW)
         assert held(keeper) == {"s": "breaker: 12 of 20 failed"}
-        keeper.learn(found(route(generation=2)), NOW)
+        keeper.learn(found(route(generation=2)), NOW)  # a changed file, or a step decided too early
+        keeper.look(NOW)
+        assert held(keeper) == {"s": "breaker: 12 of 20 failed"}
+        keeper.learn(found(route(generation=3, rollout="r2")), NOW)
         keeper.look(NOW)
         assert held(keeper) == {}
 

@@ -58,9 +58,20 @@ def keys(levels: Iterable[float]) -> list[tuple[str, float]]:
 
 
 def bounded_mean(
-    name: str, *, runs: int, seed: int, effect: float, requests: int, low: float, high: float
+    name: str,
+    *,
+    runs: int,
+    seed: int,
+    effect: float,
+    requests: int,
+    low: float,
+    high: float,
+    predictions: int = 1,
 ) -> None:
-    """Look after every request. The base rate swings by an order of magnitude while the weight climbs."""
+    """Look after every request. The base rate swings by an order of magnitude while the weight climbs.
+
+    Several `predictions` of one request are nearly alike; its y is their mean.
+    """
     rng = np.random.default_rng(seed)
     levels = (0.05, 0.005)
     time = np.linspace(0, 1, requests)
@@ -71,7 +82,11 @@ def bounded_mean(
     tally = Tally()
     for _ in range(0, runs, 100):
         assigned = rng.random((100, requests)) < pi
-        y = rng.random((100, requests)) < base + effect * assigned
+        rate = base + effect * assigned
+        if predictions > 1:
+            y: Floats = rng.binomial(predictions, rng.beta(0.3 * rate, 0.3 * (1 - rate))) / predictions
+        else:
+            y = (rng.random((100, requests)) < rate).astype(np.float64)
         z = (assigned - pi) * (y - centre)
         s = np.cumsum(z, axis=1) - effect * np.cumsum(pi * (1 - pi))
         q = np.cumsum(z * z, axis=1)
@@ -105,6 +120,15 @@ def test_bounded_mean_of_equals_under_drift_and_weight_steps() -> None:
 @pytest.mark.slow
 def test_bounded_mean_exactly_at_the_margin() -> None:
     bounded_mean("mean at margin", runs=RUNS, seed=3, effect=0.03, requests=20_000, low=0.02, high=0.4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [0.0, 0.03])
+def test_several_predictions_of_one_request_are_one_observation(effect: float) -> None:
+    bounded_mean(
+        f"mean of 8 predictions, effect {effect}",
+        runs=RUNS, seed=12, effect=effect, requests=4000, low=0.05, high=0.4, predictions=8,
+    )  # fmt: skip
 
 
 # --- event counts ---------------------------------------------------------------------------------------
