@@ -30,6 +30,17 @@ class Side:
         """How many epochs, the latest ones, belong to `step` or a later one."""
         return sum(1 for epoch in self.epochs if epoch.step >= step)
 
+    def counts(self) -> tuple[float, float]:
+        """Observations of the candidate and of stable, whether or not they are enough for a statistic."""
+        candidate = stable = 0.0
+        for epoch in self.epochs:
+            ours, theirs = (
+                (epoch.pair, epoch.pair) if isinstance(epoch, PairEpoch) else (epoch.candidate, epoch.stable)
+            )
+            candidate += float(ours.n.sum())
+            stable += float(theirs.n.sum())
+        return candidate, stable
+
     def look(self, latest: int) -> Measured | NotComputable:
         """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
         if latest not in self._known:

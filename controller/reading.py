@@ -95,7 +95,8 @@ class Reader:
             tests.append(_Test(cell, limit, sides, self._levels))
         whole = tests[0].measured(0)
         if isinstance(whole, NotComputable):
-            return Reading(Outcome.INCONCLUSIVE, whole.reason)
+            n_candidate, n_stable = tests[0].counts()
+            return Reading(Outcome.INCONCLUSIVE, whole.reason, n_stable=n_stable, n_candidate=n_candidate)
         return self._judge(cell, tests)
 
     def _judge(self, cell: Cell, tests: Sequence[_Test]) -> Reading:
@@ -154,6 +155,10 @@ class _Test:
         self._safe_null = limit.margin if limit.effect == "difference" else 0.0
         self.reason = ""  # why safety cannot be computed over all epochs
 
+    def counts(self) -> tuple[float, float]:
+        """Observations of the candidate and of stable over all epochs."""
+        return self._for_harm.counts()
+
     def measured(self, step: int) -> Measured | NotComputable:
         """As harm sees it."""
         return self._look(self._for_harm, step)
@@ -206,7 +211,7 @@ class _Test:
         """The estimate, or an end of its interval `reach` away, as it is shown."""
         value = (got.estimate + reach) * (-1.0 if self._turned else 1.0)
         if self._limit.effect == "share":
-            return self._limit.margin + value
+            return min(1.0, max(0.0, self._limit.margin + value))
         if self._limit.effect == "ratio":
             # D = r_c - R r_s is 0 where the ratio is R, so the ratio is R + D/r_s; expected = n_c R r_s.
             expected = got.expected if isinstance(got, Asymptotic) else None

@@ -285,7 +285,7 @@ def _age(
     since = sum(count for (epoch, _), count in assigned.items() if epoch == current.epoch) - known
     age = now - published
     silent = now - max(report.at for report in reports)
-    numbers = {"age": age, "assigned_since": since}
+    numbers = {"age": age, "assigned_since": max(0.0, since)}
     if age > FRESH and since > 0.0:
         reason = (
             f"evidence is {age:.0f} s old although {since:.0f} requests were assigned since: "

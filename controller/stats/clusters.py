@@ -157,7 +157,7 @@ def cluster_estimate(epochs: Sequence[ClusterEpoch], ratio: float = 1.0) -> Clus
     effective = effective_number(np.sum([e.n_c for _, e in used], axis=0))
     if effective < FEWEST_EFFECTIVE_CLUSTERS:
         return NotComputable(
-            f"{effective:.1f} effective clusters of the candidate, "
+            f"{_below(effective)} effective clusters of the candidate, "
             f"at least {FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
         )
 
@@ -203,12 +203,17 @@ def batch_estimate(n: Floats, d: Floats) -> BatchEstimate | NotComputable:
     effective = effective_number(n) if n.size else 0.0
     if effective < FEWEST_BATCHES:
         return NotComputable(
-            f"{n.size} batches ({effective:.1f} effective), at least {FEWEST_BATCHES:g} needed"
+            f"{n.size} batches ({_below(effective)} effective), at least {FEWEST_BATCHES:g} needed"
         )
     pairs = float(n.sum())
     estimate = float(d.sum()) / pairs
     psi = (d - estimate * n) / pairs
     return BatchEstimate(estimate, _between(psi, int(n.size)), effective - 1.0, int(n.size), pairs)
+
+
+def _below(number: float) -> str:
+    """One decimal, rounded down: 9.96 is not the 10.0 that is needed."""
+    return f"{math.floor(number * 10.0) / 10.0:.1f}"
 
 
 def effective_number(n: Floats) -> float:

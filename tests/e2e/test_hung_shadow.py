@@ -94,7 +94,7 @@ def test_throughput_stays_no_client_fails_and_memory_is_bounded(stage: Stage) ->
     begun = stage.accede("start", "plain", "--candidate", "2", "-p", stage.policy_file)
     assert begun.returncode == 0, begun.stderr
     for path in (PREDICT, other):
-        load.rate(path, 3.0)
+        load.rate(path, 6.0)
     (router,) = (one for one in psutil.Process(serving.popen.pid).children() if "router" in one.cmdline())
     before = resident(router)
     stage.change("2", hang=True)
