@@ -48,9 +48,7 @@ _REQUEST = re.compile(
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) (([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n)" + _FIELDS)
 # Only once it is certain: a head may be cut anywhere, also within its version.
-_OTHER_VERSION = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/(?:[02-9]|1[^.\r]|1\.[^01\r])"
-)
+_OTHER_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/(?:[02-9]|1[^.\r]|1\.[^01\r])")
 _NEVER_VALID = re.compile(rb"(?<!\r)\n|\r[^\n]|\0")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _LONGEST_LENGTH: Final = 15  # digits: a petabyte

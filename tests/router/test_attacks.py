@@ -12,11 +12,13 @@ import pytest
 
 from accede.router.counters import Counters
 from accede.router.disk import ROUTES
-from accede.router.facts import Placed
+from accede.router.facts import Placed, Table
 from accede.router.heads import MAX_HEAD, Malformed, Names, parse_request, parse_response
 from accede.router.sync import Memory, RouteKeeper, Slots
 from accede.router.table import RouteTable
-from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route, wait_for
+from accede.store.open import open_store
+from accede.store.protocol import Commit
+from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
 from tests.router.test_parent import RouterProcess, poll
 from tests.router.test_sync import NOW, found, held
 from tests.router.test_sync import route as stored_route
@@ -32,7 +34,7 @@ class _Canned:
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
-        self.url = "http://127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -75,7 +77,7 @@ def canned() -> Iterator[Callable[[bytes], _Canned]]:
 def test_long_targets_and_names_are_not_remembered(
     start_worker: Callable[..., WorkerProcess], stable: UpstreamProcess
 ) -> None:
-    """A table remembers thousands of request lines and spellings: of 30 KiB each they would fill gigabytes."""
+    """A table remembers thousands of lines and spellings: of 30 KiB each they would fill gigabytes."""
     worker = start_worker(Placed(route(stable.url, stable.url, 100), 0))
     client = Connection(worker.port)
     filler = b"a" * (MAX_HEAD - 2048)
@@ -94,7 +96,9 @@ def test_long_targets_and_names_are_not_remembered(
 @pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("status", [b"103 Early Hints", b"204 No Content"])
 def test_an_answer_that_has_no_body_announces_none(status: bytes, framing: bytes) -> None:
-    head = parse_response(b"HTTP/1.1 " + status + b"\r\n" + framing + b"\r\nA: b\r\n\r\n", Names(), bodyless=False)
+    head = parse_response(
+        b"HTTP/1.1 " + status + b"\r\n" + framing + b"\r\nA: b\r\n\r\n", Names(), bodyless=False
+    )
     assert head is not None
     assert (head.length, head.fields) == (0, b"A: b\r\n")
 
@@ -164,26 +168,25 @@ def test_requests_given_up_in_the_line_for_a_connection_hold_no_memory(
             one.connect_ex(full.getsockname())
             taken.append(one)
         worker = start_worker(
-            Placed(route("http://127.0.0.1:{}".format(full.getsockname()[1])), -1), connect_timeout=60.0
+            Placed(route(f"http://127.0.0.1:{full.getsockname()[1]}"), -1), connect_timeout=60.0
         )
         body = b"x" * 60_000
         before = 0
         for number in range(1000):
             client = Connection(worker.port)
             client.send(post("/p", body))
+            client.socket.shutdown(socket.SHUT_WR)
+            assert client.ended()  # it has taken the request, and let go of it
             client.close()
             if number == 200:
                 before = worker.rss()
-        wait_for(lambda: worker.rss() - before < 25 * MIB, 5)
+        assert worker.rss() - before < 25 * MIB
         for one in taken:
             one.close()
 
 
 class TestTheAdminSocket:
     def test_a_reason_no_text_can_carry_aborts_and_brings_no_router_down(self, tmp_path: Path) -> None:
-        from accede.store.open import open_store  # noqa: PLC0415
-        from accede.store.protocol import Commit  # noqa: PLC0415
-
         router = RouterProcess(tmp_path)
         store = open_store(str(tmp_path / "store"))
         store.commit(Commit("s", None, 0, stored_route(rollout=None, weight=0), 0))
@@ -260,9 +263,7 @@ def test_a_pool_gives_no_more_attempts_than_its_limit_and_fails_all_that_wait(
 
 
 def test_a_table_remembers_what_is_short(canned: Callable[[bytes], _Canned]) -> None:
-    from accede.router.facts import Table  # noqa: PLC0415
-
-    table = RouteTable(Table(1, (Placed(route("http://127.0.0.1:9"), 0),)), lambda *_: None)  # type: ignore[arg-type,return-value]
+    table = RouteTable(Table(1, (Placed(route("http://127.0.0.1:9"), 0),)), lambda *_: None)  # type: ignore[arg-type]
     short = table.resolve(b"GET /p", b"x")
     assert table.resolve(b"GET /p", b"x") is short
     long = b"GET /p/" + b"a" * 4000
