@@ -73,6 +73,26 @@ class Stopped(BaseException):
         super().__init__(number)
 
 
+class _Shield:
+    """Whether signals wait, and the first that does."""
+
+    closed = False
+    waiting: int | None = None
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Within, signals wait: for a child to be started and remembered, so that the clean-up knows it."""
+    _Shield.closed = True
+    try:
+        yield
+    finally:
+        _Shield.closed = False
+        waiting, _Shield.waiting = _Shield.waiting, None
+        if waiting is not None:
+            raise Stopped(waiting)
+
+
 @contextmanager
 def stopped_by_signals() -> Generator[None]:
     """Within, the first SIGTERM, SIGINT or SIGHUP raises Stopped in the main thread.
@@ -84,6 +104,9 @@ def stopped_by_signals() -> Generator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
+        if _Shield.closed:
+            _Shield.waiting = number
+            return
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in numbers}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import AccedeError
-from .processes import end, environment, stopped_by_signals
+from .processes import end, environment, stopped_by_signals, uninterrupted
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -48,7 +48,8 @@ class Plane:
 
     def start(self) -> None:
         """Start the child."""
-        self.process = subprocess.Popen(self.command, env=environment(), stdin=subprocess.DEVNULL)
+        with uninterrupted():
+            self.process = subprocess.Popen(self.command, env=environment(), stdin=subprocess.DEVNULL)
         self.started_at, self.due, self.answers = time.monotonic(), None, False
 
     @property

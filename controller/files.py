@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Conflict, FileError, NotFound, Problem
-from ..policies.load import Loaded, load_directory, load_policy, parse_policy
+from ..policies import library
+from ..policies.load import Loaded, load_directory, parse_policy
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService
 
@@ -86,7 +87,7 @@ class ServiceFiles:
             return declared
         if "/" in name or "\\" in name:
             raise Conflict(f"policy {name!r} is a path; send the text of a file, or name a policy")
-        return load_policy(name)
+        return parse_policy(library.read(name), f"{name}.yaml")  # never a file of the working directory
 
     def _why_none(self, service: ModelService) -> str:
         if service.policy is None:

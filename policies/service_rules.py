@@ -43,7 +43,7 @@ def check_service(data: dict[str, Data], reading: Reading) -> None:
 
 def check_name(name: Data, reading: Reading) -> None:
     """Report a name that commands and stores could not carry."""
-    if isinstance(name, str) and not _NAME.match(name):
+    if isinstance(name, str) and not _NAME.fullmatch(name):
         allowed = "1 to 63 lower-case letters, digits and hyphens, not beginning with a hyphen"
         reading.add(("name",), f"found {found(name)}; allowed: {allowed}")
 

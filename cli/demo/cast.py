@@ -16,7 +16,7 @@ import yaml
 
 from ...errors import AccedeError
 from ..client import Client
-from ..processes import end, environment, free_ports
+from ..processes import end, environment, free_ports, uninterrupted
 from .load import Configuration as LoadConfiguration
 from .load import Totals
 from .model_server import PREDICT
@@ -155,7 +155,7 @@ class Cast:
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         # One thread per model server: their pools of threads would fight over the cores.
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        with self._log.open("ab") as log:
+        with uninterrupted(), self._log.open("ab") as log:
             child = subprocess.Popen(
                 command,
                 env=environment(threads),
@@ -163,7 +163,7 @@ class Cast:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
-        self._children.append(child)
+            self._children.append(child)
         return child
 
     def _failed(self, what: str) -> AccedeError:

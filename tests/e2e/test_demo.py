@@ -96,7 +96,7 @@ main()
     found = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.count("\n") == 1
-    assert "pip install 'accede[demo]'" in found.stderr
+    assert "pip install '.[demo]'" in found.stderr
 
 
 def truth(scenario: str) -> Any:

@@ -245,6 +245,8 @@ def test_tables_change_under_load_without_a_failed_request(
     for generation in range(2, 60):
         weight = (generation * 700) % 10_001
         worker.apply(Placed(route(stable.url, candidate.url, weight, generation=generation), generation % 7))
+        least = served[0] + 1
+        wait_for(lambda: failures or served[0] >= least)  # noqa: B023  (every table sees traffic)
     stop.set()
     for thread in threads:
         thread.join()
