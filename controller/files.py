@@ -87,7 +87,10 @@ class ServiceFiles:
             return declared
         if "/" in name or "\\" in name:
             raise Conflict(f"policy {name!r} is a path; send the text of a file, or name a policy")
-        return parse_policy(library.read(name), f"{name}.yaml")  # never a file of the working directory
+        if name not in library.names():  # and never a file of the working directory
+            known = ", ".join(sorted({*self.loaded.policies, *library.names()}))
+            raise FileError((Problem(name, 1, 1, "", f"no such policy; declared or in the library: {known}"),))
+        return parse_policy(library.read(name), f"{name}.yaml")
 
     def _why_none(self, service: ModelService) -> str:
         if service.policy is None:
