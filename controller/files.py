@@ -88,8 +88,9 @@ class ServiceFiles:
         if "/" in name or "\\" in name:
             raise Conflict(f"policy {name!r} is a path; send the text of a file, or name a policy")
         if name not in library.names():  # and never a file of the working directory
-            known = ", ".join(sorted({*self.loaded.policies, *library.names()}))
-            raise FileError((Problem(name, 1, 1, "", f"no such policy; declared or in the library: {known}"),))
+            declares = f"; the files declare: {', '.join(self.loaded.policies)}" if self.loaded.policies else ""
+            problem = f"no such file or library policy; the library has: {', '.join(library.names())}{declares}"
+            raise FileError((Problem(name, 1, 1, "", problem),))
         return parse_policy(library.read(name), f"{name}.yaml")
 
     def _why_none(self, service: ModelService) -> str:
