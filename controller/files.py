@@ -88,8 +88,11 @@ class ServiceFiles:
         if "/" in name or "\\" in name:
             raise Conflict(f"policy {name!r} is a path; send the text of a file, or name a policy")
         if name not in library.names():  # and never a file of the working directory
-            declares = f"; the files declare: {', '.join(self.loaded.policies)}" if self.loaded.policies else ""
-            problem = f"no such file or library policy; the library has: {', '.join(library.names())}{declares}"
+            declared_names = ", ".join(self.loaded.policies) or "none"
+            problem = (
+                f"no such file or library policy; the library has: {', '.join(library.names())}; "
+                f"the files declare: {declared_names}"
+            )
             raise FileError((Problem(name, 1, 1, "", problem),))
         return parse_policy(library.read(name), f"{name}.yaml")
 
