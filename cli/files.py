@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..errors import Problem
+    from ..policies.policy import RolloutPolicy
 
 
 class Kind(StrEnum):
@@ -42,7 +43,7 @@ def validate(
     """Check service and policy files. Names every problem with file, line, column and key; then exit 2."""
     from ..errors import FileError, Problem
 
-    checked: list[dict[str, str]] = []
+    checked: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for path in paths:
         found, wrong = _directory(path) if path.is_dir() else _file(path)
@@ -64,22 +65,31 @@ def validate(
     def table(console: Console) -> None:
         for entry in checked:
             console.print(f"{entry['kind']} {entry['name']}: fine", markup=False)
+            for line in entry.get("advice", ()):
+                console.print(f"  consider {line}", markup=False)
 
     emit(value, output, table)
     if problems:
         raise FileError(tuple(problems))
 
 
-def _directory(path: Path) -> tuple[list[dict[str, str]], tuple[Problem, ...]]:
+def _directory(path: Path) -> tuple[list[dict[str, Any]], tuple[Problem, ...]]:
     from ..policies.load import load_directory
 
     loaded = load_directory(path)
-    found = [{"kind": "service", "name": name} for name in loaded.services]
-    found += [{"kind": "policy", "name": name} for name in loaded.policies]
+    found: list[dict[str, Any]] = [{"kind": "service", "name": name} for name in loaded.services]
+    found += [_policy(policy) for policy in loaded.policies.values()]
     return found, loaded.problems
 
 
-def _file(path: Path) -> tuple[list[dict[str, str]], tuple[Problem, ...]]:
+def _policy(policy: RolloutPolicy) -> dict[str, Any]:
+    """A policy that is fine, with what deserves a second look."""
+    from ..policies.policy_rules import advice
+
+    return {"kind": "policy", "name": policy.name, "advice": list(advice(policy))}
+
+
+def _file(path: Path) -> tuple[list[dict[str, Any]], tuple[Problem, ...]]:
     from ..errors import FileError
     from ..policies.load import check_pair, load_policy, load_service, policy_document
     from ..policies.text import read_file
@@ -88,7 +98,7 @@ def _file(path: Path) -> tuple[list[dict[str, str]], tuple[Problem, ...]]:
     try:
         kind = load_yaml(read_file(path), str(path)).data.get("kind")
         if kind == "RolloutPolicy":
-            return [{"kind": "policy", "name": load_policy(path).name}], ()
+            return [_policy(load_policy(path))], ()
         service = load_service(path)
         if service.policy is not None:
             beside = path.parent / service.policy
