@@ -133,6 +133,8 @@ BOMB = gzip.compress(b" " * (MAX_DECODED + 1))
         (b"{}", "deflate"),
         (b"{}", "gzip, gzip, gzip, gzip, gzip"),
     ],
+    # Named, because a compressed body carries the time and pytest would make a name of it.
+    ids=["bomb", "bomb twice", "many members", "cut", "no gzip", "br", "no deflate", "five times"],
 )
 def test_bombs_broken_and_unknown_codings_have_no_prediction(body: bytes, encoding: str) -> None:
     assert read_json(body, encoding) is MISSING
