@@ -13,7 +13,7 @@ import sys
 import time
 
 from accede.router.facts import Body, Fact, Flush, decode_flush, encode_flush
-from accede.router.inflow import Inflow
+from accede.router.observer.inflow import Inflow
 from accede.store.measurement import Extraction, LatencyThresholds, MeasurementPlan, Selected, SlicePlan
 from accede.store.routes import WIRE, Arm, ServiceRoute
 

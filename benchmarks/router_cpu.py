@@ -24,7 +24,7 @@ import msgspec
 
 from accede.router.counters import Counters
 from accede.router.facts import Placed, Table, encode_message
-from accede.router.worker import WorkerConfig
+from accede.router.proxy.worker import WorkerConfig
 from accede.store.measurement import MeasurementPlan
 from accede.store.routes import WIRE, Arm, ServiceRoute
 
@@ -102,7 +102,7 @@ def start_worker(here: Path, a: int, b: int) -> tuple[subprocess.Popen[bytes], i
         worker=0, workers=1, boot="bench", listen=(listener.fileno(),), control=theirs.fileno(),
         observer=str(here / "observer"), counters=str(here / "counters"),
     )  # fmt: skip
-    command = [sys.executable, "-m", "accede.router.worker", msgspec.json.encode(config).decode()]
+    command = [sys.executable, "-m", "accede.router.proxy.worker", msgspec.json.encode(config).decode()]
     process = subprocess.Popen(command, pass_fds=(listener.fileno(), theirs.fileno()))
     route = ServiceRoute(
         wire=WIRE, service="bench", generation=1, path="/p", host=None, protocol="json",

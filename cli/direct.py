@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AccedeError
-from ..router.admin import admin_call
+from ..router.parent.admin import admin_call
 from .options import Format
 from .output import emit
 

@@ -30,7 +30,7 @@ def router(
     """Run the proxy: it splits, forwards and mirrors as the controller's routes say."""
     import platform
 
-    from ..router.parent import RouterConfig, run_router
+    from ..router.parent.process import RouterConfig, run_router
 
     name = replica or platform.node() or "router"
     config = RouterConfig(host, port, workers, store=str(data), data=str(data), replica=name, drain=drain)

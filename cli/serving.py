@@ -119,7 +119,7 @@ def _listens(host: str, port: int) -> bool:
 def _routes(data: Path, host: str, port: int) -> bool:
     """Whether every worker has its routes; where the admin socket lies elsewhere, whether it listens."""
     from ..errors import AccedeError
-    from ..router.admin import admin_call
+    from ..router.parent.admin import admin_call
 
     socket_path = data / "router" / "admin.sock"
     if not socket_path.exists():

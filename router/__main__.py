@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import AccedeError, UsageError
 from .announce import announce
-from .parent import RouterConfig, run_router
+from .parent.process import RouterConfig, run_router
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import pytest
 
 from accede.cli.client import Client
 from accede.cli.processes import free_ports
-from accede.router.admin import admin_call
+from accede.router.parent.admin import admin_call
 from tests.e2e.clients import Asked, Clients
 from tests.e2e.conftest import NAME, PREDICT, Stage, eventually
 

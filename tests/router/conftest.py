@@ -38,7 +38,7 @@ from accede.router.facts import (
     decode_message,
     encode_message,
 )  # fmt: skip
-from accede.router.worker import WorkerConfig
+from accede.router.proxy.worker import WorkerConfig
 from accede.store.measurement import MeasurementPlan
 from accede.store.routes import WIRE, Arm, ServiceRoute
 
@@ -285,7 +285,7 @@ class WorkerProcess:
             observer=str(self.observer_path), counters=str(self.counters_path), **config,
         )  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "accede.router.worker", msgspec.json.encode(told).decode()],
+            [sys.executable, "-m", "accede.router.proxy.worker", msgspec.json.encode(told).decode()],
             pass_fds=(self.listener.fileno(), theirs.fileno()),
             stderr=subprocess.PIPE,
         )

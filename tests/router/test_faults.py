@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from accede.router.breaker import Breaker
 from accede.router.facts import Placed
+from accede.router.proxy.breaker import Breaker
 from accede.store.routes import RouteBreaker
 from tests.router.conftest import (
     Connection,

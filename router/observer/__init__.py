@@ -1,0 +1,1 @@
+"""The observer: from what workers saw to evidence."""

@@ -1,0 +1,293 @@
+"""What flows in from workers, brought into order: facts below each worker's line are folded, in sequence.
+
+Pure: `now` is passed in. Per worker boot there is a buffer of facts that have come before their turn;
+a new boot of the same worker, or silence, closes the earlier one, and what it holds is folded. Flushes
+whose slots are not known yet (their table is on its way) wait a bounded time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from operator import itemgetter
+
+from ...store.evidence import Evidence
+from ...store.routes import ServiceRoute
+from ..facts import Fact, Flush, Pair, Table
+from .fold import Fold, Seen
+from .pairing import PairSeen
+
+KEPT_EPOCHS = 16  # per service: later facts of older ones are not awaited
+PATIENCE = 5.0  # seconds that a flush waits for the table that names its slots
+HELD_BYTES = 32 * 2**20  # of bodies in waiting flushes, per worker
+PENDING = 1_000_000  # facts and predictions waiting for their turn, per worker
+SETTLE = 0.1  # seconds: a new worker's first flush comes this late, and must not fall behind the watermark
+IDLE = 0.5  # seconds between publications of an epoch in which only the watermark moves
+_DEFAULT_ACCOUNT_AFTER = 10.0
+
+_number = itemgetter(0)
+
+
+class _Epoch:
+    """One fold and what was last published of it."""
+
+    __slots__ = ("changed", "fold", "published_at", "still_open")
+
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
+        self.changed = True
+        self.published_at = 0.0
+        self.still_open: dict[str, int] = {}
+
+
+_FactEntry = tuple[int, int, _Epoch, Fact, Seen | None]
+_PairEntry = tuple[int, int, _Epoch, Pair, PairSeen | None]
+
+
+class _Source:
+    """One boot of one worker."""
+
+    def __init__(self, boot: str) -> None:
+        self.boot = boot
+        self.heard = 0.0
+        self.line_time = 0.0
+        self.open: list[tuple[int, int, int]] = []
+        self.facts: list[_FactEntry] = []  # heaps by number
+        self.pairs: list[_PairEntry] = []
+        self.weight = 0
+        self.waiting: deque[tuple[float, Flush]] = deque()
+        self.waiting_bytes = 0
+        self.mirror_slot = -1
+
+
+class Inflow:
+    """All that one observer has been told. `strays`: facts without a place, dropped (they count as lost)."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.strays = 0
+        self._sources: dict[int, _Source] = {}
+        self._slots: dict[int, _Epoch] = {}
+        self._epochs: dict[tuple[str, str, int], _Epoch] = {}
+        self._current: set[tuple[str, str, int]] = set()
+        self._watermark = 0.0
+        self._tick = 0
+
+    def obey(self, table: Table, now: float) -> None:
+        """Learn which slots mean what; flushes that waited for it are taken."""
+        self._current = set()
+        for placed in table.placed:
+            if placed.slot >= 0:
+                self.place(placed.slot, placed.route)
+        for source in self._sources.values():
+            self._catch_up(source, now)
+
+    def place(self, slot: int, route: ServiceRoute) -> None:
+        """`slot` is the epoch of this route's plan from now on."""
+        plan = route.plan
+        if plan is None:
+            return
+        key = (route.service, plan.rollout, plan.epoch)
+        self._current.add(key)
+        epoch = self._epochs.get(key)
+        if epoch is None:
+            epoch = self._epochs[key] = _Epoch(Fold(route, plan))
+        self._slots[slot] = epoch
+
+    def take(self, flush: Flush, now: float) -> None:
+        """Everything in one flush: folded, or kept until its turn or its table comes."""
+        source = self._sources.get(flush.worker)
+        if source is None or source.boot != flush.boot:
+            if source is not None:
+                self._close(source)
+            source = self._sources[flush.worker] = _Source(flush.boot)
+        source.heard = now
+        if source.waiting or not self._knows(flush):
+            source.waiting.append((now + PATIENCE, flush))
+            source.waiting_bytes += _size(flush)
+            self._catch_up(source, now)
+            return
+        self._apply(source, flush)
+
+    def _knows(self, flush: Flush) -> bool:
+        named = {fact.slot for fact in flush.facts}
+        named.update([pair.slot for pair in flush.pairs])
+        named.update([tally.slot for tally in flush.mirrors])
+        return named <= self._slots.keys()
+
+    def _catch_up(self, source: _Source, now: float) -> None:
+        while source.waiting:
+            until, flush = source.waiting[0]
+            if until > now and source.waiting_bytes <= HELD_BYTES and not self._knows(flush):
+                return
+            source.waiting.popleft()
+            source.waiting_bytes -= _size(flush)
+            self._apply(source, flush)
+
+    def _apply(self, source: _Source, flush: Flush) -> None:
+        source.open = flush.open
+        source.line_time = min(flush.line_time, flush.pair_line_time)
+        bodies = {body.number: body for body in flush.bodies}
+        ready: list[_FactEntry] = []
+        for fact in flush.facts:
+            epoch = self._slots.get(fact.slot)
+            if epoch is None:
+                self.strays += 1
+                continue
+            seen = epoch.fold.read(fact, bodies.get(fact.number))
+            if fact.number < flush.line:
+                ready.append((fact.number, 0, epoch, fact, seen))
+            else:
+                self._keep(source, epoch, fact, seen)
+        self._fold_facts(source, flush.line, ready)
+        self._take_pairs(source, flush)
+
+    def _keep(self, source: _Source, epoch: _Epoch, fact: Fact, seen: Seen | None) -> None:
+        weight = _weight(seen)
+        if source.weight + weight > PENDING:
+            self.strays += 1
+            return
+        source.weight += weight
+        self._tick += 1
+        heappush(source.facts, (fact.number, self._tick, epoch, fact, seen))
+
+    def _fold_facts(self, source: _Source, line: float, ready: list[_FactEntry]) -> None:
+        while source.facts and source.facts[0][0] < line:
+            entry = heappop(source.facts)
+            source.weight -= _weight(entry[4])
+            ready.append(entry)
+        ready.sort(key=_number)
+        for _, _, epoch, fact, seen in ready:
+            try:
+                epoch.fold.add(fact, seen)
+            except (
+                ValueError,
+                OverflowError,
+                IndexError,
+            ):  # numbers no worker sends: this fact is lost, no other
+                self.strays += 1
+            epoch.changed = True
+
+    def _take_pairs(self, source: _Source, flush: Flush) -> None:
+        for tally in flush.mirrors:
+            epoch = self._slots.get(tally.slot)
+            if epoch is not None:
+                source.mirror_slot = tally.slot
+                epoch.fold.add_tally(tally)
+                epoch.changed = True
+        for pair in flush.pairs:
+            epoch = self._slots.get(pair.slot)
+            if epoch is None:
+                self.strays += 1
+                continue
+            self._tick += 1
+            read = epoch.fold.read_pair(pair)
+            weight = _pair_weight(read)
+            if source.weight + weight > PENDING:
+                epoch.fold.lose_pairs(1)
+                epoch.changed = True
+                continue
+            source.weight += weight
+            heappush(source.pairs, (pair.number, self._tick, epoch, pair, read))
+        if flush.pairs_lost and source.mirror_slot in self._slots:
+            epoch = self._slots[source.mirror_slot]
+            epoch.fold.lose_pairs(flush.pairs_lost)
+            epoch.changed = True
+        self._fold_pairs(source, flush.pair_line)
+
+    def _fold_pairs(self, source: _Source, line: float) -> None:
+        while source.pairs and source.pairs[0][0] < line:
+            _, _, epoch, pair, seen = heappop(source.pairs)
+            source.weight -= _pair_weight(seen)
+            try:
+                epoch.fold.add_pair(pair, seen)
+            except (ValueError, OverflowError, IndexError):
+                self.strays += 1
+            epoch.changed = True
+
+    def _close(self, source: _Source) -> None:
+        """A worker that is gone: what it reported counts, what it had open is lost, and says so."""
+        while source.waiting:
+            self._apply(source, source.waiting.popleft()[1])
+        self._fold_facts(source, float("inf"), [])
+        self._fold_pairs(source, float("inf"))
+        source.open = []
+
+    def finish(self) -> None:
+        """No worker will speak again: fold everything."""
+        for source in self._sources.values():
+            self._close(source)
+
+    def evidence(self, now: float) -> list[Evidence]:
+        """The totals of every epoch that has news, and of current ones twice a second for their watermark.
+
+        Empty until a worker has spoken: without one there is nothing to cover.
+        """
+        patience = 2 * max(
+            (epoch.fold.account_after for epoch in self._epochs.values()), default=_DEFAULT_ACCOUNT_AFTER
+        )
+        for worker in [worker for worker, source in self._sources.items() if source.heard < now - patience]:
+            self._close(self._sources.pop(worker))
+        for source in self._sources.values():
+            self._catch_up(source, now)
+        if self._sources:
+            oldest = min(source.line_time for source in self._sources.values())
+            self._watermark = max(self._watermark, min(oldest, now - SETTLE))
+        if not self._watermark:
+            return []
+        still_open = self._still_open()
+        news: list[Evidence] = []
+        for key, epoch in self._epochs.items():
+            opened = still_open.get(id(epoch), {})
+            due = epoch.changed or opened != epoch.still_open
+            if due or (key in self._current and now >= epoch.published_at + IDLE):
+                news.append(epoch.fold.evidence(self.source, now, self._watermark, opened))
+                epoch.changed, epoch.published_at, epoch.still_open = False, now, opened
+        self._forget()
+        return news
+
+    def _still_open(self) -> dict[int, dict[str, int]]:
+        """By epoch and arm: what workers have open, and what has been reported and waits for its turn."""
+        counts: dict[int, dict[str, int]] = {}
+
+        def count(slot: int, arm: int, more: int) -> None:
+            epoch = self._slots.get(slot)
+            if epoch is not None and more:
+                arms = counts.setdefault(id(epoch), {})
+                name = "candidate" if arm else "stable"
+                arms[name] = arms.get(name, 0) + more
+
+        for source in self._sources.values():
+            for slot, arm, more in source.open:
+                count(slot, arm, more)
+            for _, _, _, fact, _ in source.facts:
+                count(fact.slot, fact.arm, 1)
+            for _, flush in source.waiting:
+                for fact in flush.facts:
+                    count(fact.slot, fact.arm, 1)
+        return counts
+
+    def _forget(self) -> None:
+        """Let go of closed epochs beyond the last of each service; all their sums have been handed out."""
+        by_service: dict[str, list[tuple[str, str, int]]] = {}
+        for key in self._epochs:
+            by_service.setdefault(key[0], []).append(key)
+        for keys in by_service.values():
+            for key in keys[:-KEPT_EPOCHS]:
+                if key not in self._current:
+                    gone = self._epochs.pop(key)
+                    self._slots = {slot: epoch for slot, epoch in self._slots.items() if epoch is not gone}
+
+
+def _weight(seen: Seen | None) -> int:
+    return 1 if seen is None else 1 + len(seen[0])
+
+
+def _pair_weight(seen: PairSeen | None) -> int:
+    return 1 if seen is None else 1 + len(seen.stable) + len(seen.shadow)
+
+
+def _size(flush: Flush) -> int:
+    bodies = sum(len(body.request) + len(body.response) for body in flush.bodies)
+    pairs = sum(len(p.request) + len(p.stable_response) + len(p.shadow_response) for p in flush.pairs)
+    return bodies + pairs + 256 * (len(flush.facts) + len(flush.pairs))

@@ -1,0 +1,1 @@
+"""The parent of one router host: routes, children, sockets and disk."""

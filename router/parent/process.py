@@ -1,0 +1,340 @@
+"""The parent of one router: keeps the sockets, the workers, the observer, and tells them what to serve.
+
+It reads no request and no body, so nothing a client or a model sends can bring it down. Route
+synchronisation lives here and not in the observer, which hostile bodies may kill (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any, Final
+
+import msgspec
+
+from ...errors import AccedeError, UsageError
+from ...store.protocol import Routes
+from ...store.rollouts import ReplicaReport
+from ..announce import announce
+from ..counters import Counters
+from ..facts import Applied, Message, Table, Tripped
+from ..observer.process import ObserverConfig
+from ..outbox import Outbox
+from ..proxy.worker import WorkerConfig
+from .admin import AdminSocket
+from .children import Child
+from .disk import ADMIN, COUNTERS, OBSERVER, RouterFolder, encoded
+from .listening import listen, listen_unix
+from .sync import RouteKeeper, Slots
+from .watcher import Watcher
+
+_LOOK: Final = 0.15  # seconds between looks at the clock of leases
+_REPORT: Final = 0.5  # seconds between reports
+_SAVE_LEASES: Final = 10.0  # seconds between writes of renewals alone
+_ACKNOWLEDGED: Final = 1.0  # seconds an abort waits for all workers to confirm
+_GRACE: Final = 3.0  # seconds beyond the workers' own drain before they are killed
+_OBSERVER_DRAIN: Final = 10.0
+_LAST_REPORT: Final = 2.0
+_REASON: Final = 1000  # characters of an abort's reason that are kept
+_TABLES: Final = 256  # tables whose generations are remembered for late confirmations
+
+
+class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One router. `data`: its directory is `<data>/router`. `store`: the address that `open_store` takes.
+
+    `workers`: processes, one per core. `port` 0: the system chooses; the admin socket's status names it.
+    `drain`: seconds that open requests get to finish at the end.
+    """
+
+    host: str
+    port: int
+    workers: int
+    store: str
+    data: str
+    replica: str
+    drain: float = 30.0
+
+
+def run_router(config: RouterConfig) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; the exit code.
+
+    Raises AccedeError, having started nothing: the port is in use, the directory cannot be used.
+    """
+    if config.workers < 1:
+        raise UsageError(f"a router has at least 1 worker; found {config.workers}")
+    folder = RouterFolder(config.data)
+    try:
+        sockets = listen(config.host, config.port, config.workers)
+        try:
+            return asyncio.run(_Parent(config, folder, sockets).run())
+        except OSError as problem:
+            raise AccedeError(
+                f"the router cannot run in {str(folder.path)!r}: {problem.strerror}"
+            ) from problem
+        finally:
+            for one in sockets:
+                one.close()
+    finally:
+        folder.close()
+
+
+class _Parent:
+    def __init__(self, config: RouterConfig, folder: RouterFolder, sockets: list[Any]) -> None:
+        self._config = config
+        self._folder = folder
+        self._sockets = sockets
+        self._boot = os.urandom(6).hex()
+        self._address = "{}:{}".format(*sockets[0].getsockname()[:2])
+        counters = folder.fresh(COUNTERS)
+        self._counters = Counters(counters, config.workers, create=True)
+        self._slots = Slots(self._counters)
+        self._keeper = RouteKeeper(self._slots)
+        self._workers = [
+            Child(
+                f"worker {index}", "accede.router.proxy.worker", self._worker_config(index, counters),
+                (sockets[index].fileno(),), self._told, self._table,
+            )
+            for index in range(config.workers)
+        ]  # fmt: skip
+        self._flushes = listen_unix(str(folder.fresh(OBSERVER)))
+        self._observer = Child(
+            "the observer", "accede.router.observer.process", self._observer_config,
+            (self._flushes.fileno(),), self._told, self._table,
+        )  # fmt: skip
+        self._admin = folder.fresh(ADMIN)
+        self._generations: dict[int, dict[str, int]] = {}  # table number -> service -> generation
+        self._store_problem = ""
+        self._disk_problem = ""
+        self._saved_at = 0.0
+        self._stopping = asyncio.Event()
+        self._applied = asyncio.Event()
+        self._signals = 0
+        self._outbox: Outbox | None = None
+
+    def _worker_config(self, index: int, counters: os.PathLike[str]) -> Callable[[int, int], WorkerConfig]:
+        def config(life: int, control: int) -> WorkerConfig:
+            return WorkerConfig(
+                worker=index, workers=self._config.workers, boot=f"{self._boot}-{life}",
+                listen=(self._sockets[index].fileno(),), control=control,
+                observer=self._flushes.getsockname(), counters=str(counters),
+                drain_timeout=self._config.drain,
+            )  # fmt: skip
+
+        return config
+
+    def _observer_config(self, life: int, control: int) -> ObserverConfig:
+        source = f"{self._config.replica}:{self._boot}-{life}"
+        return ObserverConfig(source, self._config.store, self._flushes.fileno(), control)
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            memory = self._folder.recall()
+            if memory is not None:
+                self._keeper.recall(memory)
+        except AccedeError as problem:
+            announce("router", str(problem))
+            self._keeper.forgot("what this router held before its restart is lost")
+        admin = AdminSocket(self._admin, self._answer)
+        await admin.open()
+        self._outbox = Outbox(self._config.store, lambda line: announce("router", line))
+        watcher = Watcher(
+            self._config.store,
+            lambda routes: _tell(loop, self._found, routes),
+            lambda problem: _tell(loop, self._unreadable, problem),
+        )
+        watcher.start()
+        announce("router", f"listens on {self._address}, admin socket {self._admin}")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                kept = [tasks.create_task(child.keep()) for child in (self._observer, *self._workers)]
+                clock = tasks.create_task(self._clock())
+                await self._stopping.wait()
+                announce("router", "drains")
+                for one in self._sockets:
+                    one.close()  # or new connections would wait here for nobody
+                await asyncio.gather(*(worker.drain(self._config.drain + _GRACE) for worker in self._workers))
+                await self._observer.drain(_OBSERVER_DRAIN)
+                await asyncio.gather(*kept)
+                clock.cancel()
+        finally:
+            watcher.close()
+            admin.close()
+            self._report()
+            self._save(force=False)
+            self._outbox.close(_LAST_REPORT)
+            self._flushes.close()
+            self._counters.close()
+        return 0
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        self._stopping.set()
+        if self._signals > 1:  # whoever asks twice does not want to wait
+            for child in (*self._workers, self._observer):
+                child.kill()
+
+    async def _clock(self) -> None:
+        reported = 0.0
+        while True:
+            self._look()
+            if monotonic() >= reported + _REPORT:
+                reported = monotonic()
+                self._report()
+            await asyncio.sleep(_LOOK)
+
+    # --- what to serve
+
+    def _found(self, routes: Routes) -> None:
+        if self._store_problem:
+            announce("router", "the store can be read again")
+        self._store_problem = ""
+        self._keeper.learn(routes, time())
+        self._look()
+
+    def _unreadable(self, problem: AccedeError) -> None:
+        if not self._store_problem:
+            announce("router", f"serves the last routes it knows: {problem}")
+        self._store_problem = str(problem)
+        self._keeper.trust_memory()
+        self._look()
+
+    def _look(self) -> None:
+        """Bring the table up to date, and everybody to it; the observer first, who must know every slot."""
+        table = self._keeper.look(time())
+        if table is not None:
+            self._generations[table.number] = {
+                placed.route.service: placed.route.generation for placed in table.placed
+            }
+            self._generations.pop(table.number - _TABLES, None)
+            for child in (self._observer, *self._workers):
+                child.send(table)
+        self._save(force=table is not None)
+
+    def _table(self) -> Table | None:
+        return self._keeper.table
+
+    def _save(self, *, force: bool) -> None:
+        now = monotonic()
+        keeper = self._keeper
+        if not keeper.known or not (force or keeper.changed or now >= self._saved_at + _SAVE_LEASES):
+            return
+        self._saved_at = now
+        keeper.changed = False
+        try:
+            self._folder.remember(encoded(keeper.memory))
+            self._disk_problem = ""
+        except OSError as problem:
+            if not self._disk_problem:
+                announce("router", f"serves on, but cannot write its last table: {problem.strerror}")
+            self._disk_problem = str(problem.strerror)
+
+    def _told(self, child: Child, message: Message) -> None:
+        if isinstance(message, Applied):
+            child.applied = message.number
+            self._applied.set()
+        elif isinstance(message, Tripped) and self._keeper.trip(
+            message.service, message.generation, message.reason
+        ):
+            announce("router", f"breaker of {message.service}: {message.reason}; stable alone")
+            self._look()
+            self._report()
+
+    # --- what is told
+
+    def _in_force(self) -> dict[str, int]:
+        """Service -> the oldest generation that any living worker serves; none until one has a table."""
+        oldest: dict[str, int] = {}
+        for worker in self._workers:
+            for service, generation in self._generations.get(worker.applied, {}).items():
+                oldest[service] = min(generation, oldest.get(service, generation))
+        return oldest
+
+    def _report(self) -> None:
+        assigned, finished = self._slots.counts()
+        memory = self._keeper.memory
+        report = ReplicaReport(
+            source=f"{self._config.replica}:{self._boot}",
+            replica=self._config.replica,
+            at=time(),
+            generations=self._in_force(),
+            assigned=assigned,
+            finished=finished,
+            tripped={service: held.generation for service, held in memory.tripped.items()},
+            lapsed={service: held.generation for service, held in memory.lapsed.items()},
+            direct={service: held.reason for service, held in memory.direct.items()},
+            observer_restarts=tuple(self._observer.restarts),
+            worker_restarts=sum(len(worker.restarts) for worker in self._workers),
+            admin_socket=str(self._admin),
+        )
+        if self._outbox is not None:
+            self._outbox.put("report", report)
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("do") == "status":
+            return self._status()
+        service, reason = request.get("service"), request.get("reason")
+        if request.get("do") != "abort" or not isinstance(service, str) or not isinstance(reason, str):
+            raise UsageError('a request is {"do": "status"} or {"do": "abort", "service": …, "reason": …}')
+        # Whatever it says, an abort is obeyed; what neither a log nor JSON could carry is not repeated.
+        reason = "".join(char if char.isprintable() else "?" for char in reason[:_REASON])
+        generation = self._keeper.abort(service, reason)
+        announce("router", f"{service} is aborted here: {reason}; stable alone")
+        self._look()
+        self._report()
+        number = self._keeper.table.number if self._keeper.table is not None else 0
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._served(number), _ACKNOWLEDGED)
+        return {
+            "service": service,
+            "generation": generation,
+            "workers": sum(worker.applied >= number for worker in self._workers),
+            "of": len(self._workers),
+        }
+
+    async def _served(self, number: int) -> None:
+        while not self._everywhere(number):
+            self._applied.clear()
+            await self._applied.wait()
+
+    def _everywhere(self, number: int) -> bool:
+        """Whether every worker serves that table or a newer one."""
+        return all(worker.applied >= number for worker in self._workers)
+
+    def _status(self) -> dict[str, Any]:
+        table = self._keeper.table
+        return {
+            "ready": table is not None and self._everywhere(table.number) and not self._stopping.is_set(),
+            "replica": self._config.replica,
+            "listen": self._address,
+            "table": table.number if table is not None else 0,
+            "generations": self._in_force(),
+            "held": {
+                service: reason
+                for service in self._keeper.memory.routes
+                if (reason := self._keeper.held(service))
+            },
+            "broken": self._keeper.broken,
+            "store": self._store_problem or "ok",
+            "disk": self._disk_problem or "ok",
+            "workers": [_described(worker) for worker in self._workers],
+            "observer": _described(self._observer),
+        }
+
+
+def _described(child: Child) -> dict[str, Any]:
+    return {"pid": child.pid, "table": child.applied, "restarts": len(child.restarts)}
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], what: object) -> None:
+    """Call in the loop, from a thread that may outlive it."""
+    try:
+        loop.call_soon_threadsafe(call, what)
+    except RuntimeError:
+        return

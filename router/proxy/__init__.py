@@ -1,0 +1,1 @@
+"""The data path: what stands between a client and a version."""

@@ -1,0 +1,147 @@
+"""One worker process: `python -m accede.router.proxy.worker CONFIG`, CONFIG a WorkerConfig as JSON.
+
+It ends with 0 after a Drain, a SIGTERM, or when its parent is gone (the control socket's end of file):
+each time it accepts nothing more, finishes what is open within `drain_timeout`, and hands its last facts to
+the observer. Orphans do not serve on: nobody could tell them of a rollback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from time import monotonic
+
+import msgspec
+
+from ..control import ControlLink
+from ..counters import Counters
+from ..facts import Applied, Drain, Message, Table
+from .capture import ObserverLink
+from .client import Client
+from .datapath import TICK, DataPath, Limits
+
+_BACKLOG = 4096
+_LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the parent hands a worker. Descriptors are inherited (`pass_fds`), times in seconds.
+
+    `worker`: slot index, `workers`: how many blocks the counters' map has. `boot`: names this
+    process's life in flushes. `listen`: bound sockets (listen() already called, one worker each).
+    `control`: one end of a Unix stream socket pair: framed Table and Drain come in, Applied and
+    Tripped go out. `observer`: path of the observer's Unix socket. `counters`: path of the map.
+    """
+
+    worker: int
+    workers: int
+    boot: str
+    listen: tuple[int, ...]
+    control: int
+    observer: str
+    counters: str
+    head_timeout: float = 10.0
+    body_timeout: float = 30.0
+    idle_timeout: float = 75.0
+    connect_timeout: float = 5.0
+    drain_timeout: float = 30.0
+
+
+class Worker:
+    """The process's shell: sockets, signals and the ticking; everything else is the DataPath's."""
+
+    def __init__(self, config: WorkerConfig, counters: Counters) -> None:
+        """Needs a running loop."""
+        self._config = config
+        self._stopping = asyncio.Event()
+        self._control = ControlLink(self._told, self._stopping.set)
+        limits = Limits(config.head_timeout, config.body_timeout, config.idle_timeout, config.connect_timeout)
+        self._link = ObserverLink(config.observer)
+        cells = counters.cells(config.worker)
+        self._path = DataPath(config.worker, config.boot, limits, cells, self._link, self._control.send)
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._control.open(self._config.control)
+        servers = [
+            await loop.create_server(
+                lambda: Client(self._path), sock=socket.socket(fileno=descriptor), backlog=_BACKLOG
+            )
+            for descriptor in self._config.listen
+        ]
+        # What exists now lives as long as the process; requests make hardly any cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        while not self._stopping.is_set():
+            self._path.tick()
+            await self._wait(TICK)
+        for server in servers:
+            server.close()
+        await self._drained()
+
+    def _told(self, message: Message) -> None:
+        if isinstance(message, Table):
+            for refused in self._path.apply(message):
+                log(f"worker {self._config.worker}: a new route cannot be served, kept the old: {refused}")
+            self._control.send(Applied(self._config.worker, message.number))
+        elif isinstance(message, Drain):
+            self._stopping.set()
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _drained(self) -> None:
+        path = self._path
+        path.drain()
+        until = monotonic() + self._config.drain_timeout
+        while path.clients and monotonic() < until:
+            path.tick()
+            await asyncio.sleep(TICK)
+        for exchange in tuple(path.open.values()):
+            exchange.abandon()
+        until = monotonic() + _LAST_FLUSH
+        while (
+            self._link.connected and (path.gathered.anything or self._link.pending()) and monotonic() < until
+        ):
+            path.tick()
+            await asyncio.sleep(TICK)
+        path.pools.close()
+        self._link.close()
+        self._control.close()
+
+
+def log(message: str) -> None:
+    """One rare event, one line of JSON on standard error; never a body, a header or a key."""
+    sys.stderr.write(msgspec.json.encode({"source": "worker", "message": message}).decode() + "\n")
+    sys.stderr.flush()
+
+
+def run(config: WorkerConfig) -> None:
+    """Serve until drained; uvloop where it is installed."""
+    counters = Counters(config.counters, config.workers)
+
+    async def main() -> None:
+        await Worker(config, counters).run()
+
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        asyncio.run(main())
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+
+if __name__ == "__main__":
+    run(msgspec.json.decode(sys.argv[1].encode(), type=WorkerConfig))
