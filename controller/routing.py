@@ -22,9 +22,13 @@ from ..store.routes import (
     WIRE,
     Arm,
     MirrorTarget,
+    RouteBalance,
     RouteBreaker,
     RouteErrors,
+    RouteReadiness,
+    RouteRecording,
     ServiceRoute,
+    UpstreamTls,
     check_route,
 )
 from .measuring import measurement_plan
@@ -112,9 +116,13 @@ def _base(service: ModelService, arms: tuple[Arm, ...], stored: ServiceRoute | N
         protocol=service.protocol,
         arms=arms,
         unit_header=service.unit.header,
+        unit_cookie=service.unit.cookie,
+        unit_path=service.unit.path,
         missing_unit=service.unit.missing,
         side_effects=service.side_effects,
         deadline=service.limits.deadline,
+        first_byte=service.limits.first_byte,
+        idle=service.limits.idle,
         max_body=service.limits.body,
         capture_request=service.capture.request,
         capture_response=service.capture.response,
@@ -123,6 +131,12 @@ def _base(service: ModelService, arms: tuple[Arm, ...], stored: ServiceRoute | N
             ranges=service.errors.status, connect=service.errors.connect, timeout=service.errors.timeout
         ),
         unattended=_IDLE_UNATTENDED,
+        fallback=service.fallback,
+        balance=RouteBalance(**service.balance.model_dump()),
+        readiness=RouteReadiness(**service.readiness.model_dump()),
+        forward_client=service.forwarding.client,
+        via=service.forwarding.via,
+        recording=RouteRecording(**service.recording.model_dump()),
     )
 
 
@@ -140,8 +154,13 @@ def _as_begun(route: ServiceRoute, stored: ServiceRoute) -> ServiceRoute:
         host=stored.host,
         protocol=stored.protocol,
         unit_header=stored.unit_header,
+        unit_cookie=stored.unit_cookie,
+        unit_path=stored.unit_path,
         missing_unit=stored.missing_unit,
         deadline=stored.deadline,
+        first_byte=stored.first_byte,
+        idle=stored.idle,
+        fallback=stored.fallback,
         capture_request=stored.capture_request,
         capture_response=stored.capture_response,
         capture_sample=stored.capture_sample,
@@ -153,7 +172,10 @@ def _as_begun(route: ServiceRoute, stored: ServiceRoute) -> ServiceRoute:
 def _arm(service: ModelService, role: Role, version: str, weight: int, stored: ServiceRoute | None) -> Arm:
     declared = service.versions.get(version)
     if declared is not None:
-        return Arm(role, version, declared.addresses, weight, _headers(declared))
+        return Arm(
+            role, version, declared.addresses, weight, _headers(declared),
+            UpstreamTls(**declared.tls.model_dump()), declared.model,
+        )  # fmt: skip
     known = next((arm for arm in stored.arms if arm.version == version), None) if stored is not None else None
     if known is None:
         raise Conflict(
@@ -187,6 +209,10 @@ def _mirrors(service: ModelService, candidate: Arm, epoch: EpochRecord) -> tuple
             max_bytes=service.mirror.max_bytes,
             max_rps=service.mirror.max_rps,
             deadline=service.limits.deadline,
+            strip=tuple(name.lower() for name in service.mirror.strip),
+            warm_up=service.mirror.warm_up,
+            tls=candidate.tls,
+            model=candidate.model,
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
+from .network import Balance, Forwarding, Override, Readiness, Tls
 from .quantities import Duration, Fraction, Size, StatusRange, Value, WrittenComparison, found
 
 Protocol = Literal[
@@ -40,7 +41,13 @@ class Version(Value):
         examples=["http://tf-a:8501"],
     )
     urls: tuple[str, ...] = Field(
-        default=(), description="Instead of url: one base URL (several come later)."
+        default=(), description="Instead of url: several base URLs, between which requests are balanced."
+    )
+    tls: Tls = Field(default=Tls(), description="How https addresses of this version are verified.")
+    model: str | None = Field(
+        default=None,
+        description="openai: the name to put into the request's model field for this version.",
+        examples=["support-llm-2026-05"],
     )
     card: dict[str, str] = Field(
         default_factory=dict,
@@ -55,12 +62,21 @@ class Version(Value):
 
 
 class Unit(Value):
-    """What is assigned. `header` None: every request is a unit of its own (written `unit: request`)."""
+    """What is assigned: a header's, cookie's or request field's value, or (`unit: request`) every request."""
 
     header: str | None = Field(
         default=None,
         description="Request header whose value keeps a user on one side.",
         examples=["x-user-id"],
+    )
+    cookie: str | None = Field(
+        default=None, description="Instead of header: the cookie with that value.", examples=["session"]
+    )
+    path: str | None = Field(
+        default=None,
+        description="Instead of header: where the value stands in the JSON request. The router then waits "
+        "for the whole request before it chooses a version.",
+        examples=["user.id"],
     )
     missing: Literal["stable", "random"] = Field(
         default="stable", description="Where a request without the header goes; it is never analysed."
@@ -80,7 +96,7 @@ class Unit(Value):
     @property
     def sticky(self) -> bool:
         """True where one unit makes several requests, which are then not independent."""
-        return self.header is not None
+        return self.header is not None or self.cookie is not None or self.path is not None
 
 
 class ErrorRule(Value):
@@ -139,6 +155,14 @@ class Limits(Value):
     deadline: Annotated[Duration, Field(gt=0)] = Field(
         default=30.0, description="How long the model server may take for one request."
     )
+    first_byte: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="How long it may take until its answer begins; without it only the deadline counts.",
+    )
+    idle: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="How long an answer that has begun may pause; without it only the deadline counts.",
+    )
     body: Annotated[Size, Field(gt=0)] = Field(default=8 * 2**20, description="The largest request body.")
     per_key_rps: float | None = Field(default=None, gt=0, description="Requests per second of one unit.")
 
@@ -163,6 +187,49 @@ class Mirror(Value):
     max_rps: float | None = Field(default=None, gt=0, description="Mirrored requests per second.")
     min_coverage: Fraction = Field(
         default=0.95, description="Below this share of pairs, gates on the shadow are inconclusive."
+    )
+    strip: tuple[str, ...] = Field(
+        default=(),
+        description="Request headers that copies must not carry, such as credentials.",
+        examples=[["authorization", "cookie"]],
+    )
+    noise_floor: Fraction = Field(
+        default=0.0,
+        description="Share of mirrored requests that also go to stable a second time: how much two answers "
+        "of one version differ.",
+    )
+    warm_up: int = Field(
+        default=0,
+        ge=0,
+        description="So many first copies of every worker warm the candidate up and are not counted.",
+    )
+
+
+class Input(Value):
+    """One input feature whose distribution is compared between the arms and with the training card."""
+
+    path: str = Field(description="Where the value stands in the request.", examples=["instances[*].amount"])
+    type: Literal["number", "category"] = Field(default="number", description="What kind of value it is.")
+    range: tuple[float, float] | None = Field(
+        default=None, description="Expected limits of a number, low and high; others are counted as outside."
+    )
+    values: tuple[str, ...] = Field(default=(), description="Expected categories; others are counted as new.")
+
+
+class Recording(Value):
+    """A sampled and redacted copy of traffic on disk, for simulations and audits. Nothing by default."""
+
+    sample: Fraction = Field(default=0.0, description="Share of prediction calls that are recorded.")
+    request: tuple[str, ...] = Field(
+        default=(), description="Request fields to keep; everything else is dropped.", examples=[["amount"]]
+    )
+    response: tuple[str, ...] = Field(default=(), description="Answer fields to keep.")
+    hashed: tuple[str, ...] = Field(
+        default=(),
+        description="Of these fields only a keyed hash is written; the key is the router's own.",
+    )
+    max_bytes: Annotated[Size, Field(gt=0)] = Field(
+        default=256 * 2**20, description="All recorded files of the service together; the oldest go first."
     )
 
 
@@ -199,3 +266,18 @@ class ModelService(Value):
     limits: Limits = Field(default=Limits(), description="Bounds of one request.")
     capture: Capture = Field(default=Capture(), description="How much of an exchange the analysis sees.")
     mirror: Mirror = Field(default=Mirror(), description="Bounds of mirroring.")
+    fallback: bool = Field(
+        default=True,
+        description="Stable answers where the candidate cannot (side_effects: none only); it still counts "
+        "against the candidate.",
+    )
+    balance: Balance = Field(default=Balance(), description="Balancing between several URLs of a version.")
+    readiness: Readiness = Field(default=Readiness(), description="Probes of the model servers.")
+    forwarding: Forwarding = Field(default=Forwarding(), description="Headers that the router adds.")
+    override: Override | None = Field(
+        default=None, description="Lets callers with a token choose the version; never analysed."
+    )
+    inputs: dict[str, Input] = Field(
+        default_factory=dict, description="Input features to compare between the arms, at most 32."
+    )
+    recording: Recording = Field(default=Recording(), description="A sampled copy of traffic on disk.")

@@ -39,6 +39,8 @@ class Fact(msgspec.Struct, array_like=True, gc=False):
     backpressure excluded; for DISCONNECTED and OPEN the age so far. `unit`: cluster of the unit, or -1
     where every request is one. `excluded`: no unit key, not analysed. `captured`: a Body with this
     number follows in this flush unless lost; 0 no (by design: sample, size), 1 yes, 2 lost to a bound.
+    `first`: seconds from the last request byte to the first byte of the answer's body, `gap`: the longest
+    pause between two pieces of it; both 0.0 where no body came.
     """
 
     number: int
@@ -54,20 +56,37 @@ class Fact(msgspec.Struct, array_like=True, gc=False):
     captured: int
     request_bytes: int
     response_bytes: int
+    first: float = 0.0
+    gap: float = 0.0
 
 
 class Body(msgspec.Struct, array_like=True, gc=False):
-    """The captured bytes of the exchange `number`, with content-encoding of both ('' for identity)."""
+    """The captured bytes of the exchange `number`, with content-encoding of both ('' for identity).
+
+    `request_head`: bytes of JSON before binary tensors in each body (Inference-Header-Content-Length), -1
+    where the header is missing. `marks`: of a streamed answer, (bytes of body so far, seconds since the
+    last request byte) of its first pieces, so that the first token can be timed.
+    """
 
     number: int
     request: bytes
     response: bytes
     request_encoding: str
     response_encoding: str
+    request_head: int = -1
+    response_head: int = -1
+    marks: list[tuple[int, float]] = []
+
+
+PAIR_SHADOW, PAIR_BACK, PAIR_FLOOR = 0, 1, 2  # kinds of pairs
 
 
 class Pair(msgspec.Struct, array_like=True, gc=False):
     """One mirrored request, both sides ended. Numbered by itself, in order of assignment.
+
+    `kind`: who served and who got the copy: PAIR_SHADOW stable and candidate, PAIR_BACK candidate and
+    stable, PAIR_FLOOR stable twice. In a PAIR_BACK the `stable_…` fields are still stable's (the copy's),
+    the `shadow_…` ones the candidate's (which answered the client). `…_head`: see Body.
 
     Bodies are present when both were captured; a side that failed has b''. `lost`: bodies were dropped
     by our own bound, so the pair counts in coverage only.
@@ -89,6 +108,10 @@ class Pair(msgspec.Struct, array_like=True, gc=False):
     request_encoding: str
     stable_encoding: str
     shadow_encoding: str
+    kind: int = PAIR_SHADOW
+    request_head: int = -1
+    stable_head: int = -1
+    shadow_head: int = -1
 
 
 class MirrorTally(msgspec.Struct, array_like=True, gc=False):

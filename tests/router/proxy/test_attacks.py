@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.router.parent.test_parent import RouterProcess, poll
-from tests.router.parent.test_sync import NOW, found, held
-from tests.router.parent.test_sync import route as stored_route
 
 from accede.router.counters import Counters
 from accede.router.facts import Placed, Table
@@ -22,6 +19,9 @@ from accede.router.proxy.table import RouteTable
 from accede.store.open import open_store
 from accede.store.protocol import Commit
 from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
+from tests.router.parent.test_parent import RouterProcess, poll
+from tests.router.parent.test_sync import NOW, found, held
+from tests.router.parent.test_sync import route as stored_route
 
 MIB = 2**20
 
