@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..router.proxy.tls import TlsFiles
 
 DEFAULT_API = "http://127.0.0.1:9090"
 
@@ -89,6 +94,54 @@ Drain = Annotated[
         "--drain", envvar="ACCEDE_DRAIN", min=0.0, help="Seconds that open requests get at the end."
     ),
 ]
+
+
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="ACCEDE_TLS_CERT",
+        help="PEM file of the proxy's certificate and its chain; read again when it changes. "
+        "Default: plain HTTP.",
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", envvar="ACCEDE_TLS_KEY", help="PEM file of that certificate's private key."),
+]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-client-ca",
+        envvar="ACCEDE_TLS_CLIENT_CA",
+        help="PEM file of the authorities that clients' certificates must come from. Default: none.",
+    ),
+]
+MaxConnections = Annotated[
+    int,
+    typer.Option(
+        "--max-connections",
+        envvar="ACCEDE_MAX_CONNECTIONS",
+        min=1,
+        help="Client connections of one worker at one time; more get 503.",
+    ),
+]
+
+
+def tls_files(cert: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
+    """The files the flags name, absolute; None without any. Raises UsageError: half a pair."""
+    from ..router.proxy.tls import TlsFiles
+
+    if (cert is None) != (key is None):
+        found, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
+        raise UsageError(f"{found} without {missing}; a certificate needs its key, so give both or neither")
+    if client_ca is not None and cert is None:
+        raise UsageError("--tls-client-ca without --tls-cert; clients show a certificate over TLS only")
+    if cert is None or key is None:
+        return None
+    return TlsFiles(
+        str(cert.absolute()), str(key.absolute()), None if client_ca is None else str(client_ca.absolute())
+    )
 
 
 def actor_or_login(actor: str) -> str:

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .options import ApiHost, ApiPort, Data, Drain, Host, Port, Workers
+from .options import (
+    ApiHost,
+    ApiPort,
+    Data,
+    Drain,
+    Host,
+    MaxConnections,
+    Port,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
+    Workers,
+    tls_files,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,12 +29,16 @@ def add_to(app: typer.Typer) -> None:
     app.command()(controller)
 
 
-def router(
+def router(  # noqa: PLR0917 - one parameter per flag
     data: Data = Path("accede-data"),
     host: Host = "127.0.0.1",
     port: Port = 8080,
     workers: Workers = 1,
     drain: Drain = 10.0,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    max_connections: MaxConnections = 8192,
     replica: Annotated[
         str,
         typer.Option("--replica", envvar="ACCEDE_REPLICA", help="Name of this router. Default: the host's."),
@@ -32,8 +49,12 @@ def router(
 
     from ..router.parent.process import RouterConfig, run_router
 
+    tls = tls_files(tls_cert, tls_key, tls_client_ca)
     name = replica or platform.node() or "router"
-    config = RouterConfig(host, port, workers, store=str(data), data=str(data), replica=name, drain=drain)
+    config = RouterConfig(
+        host, port, workers, store=str(data), data=str(data), replica=name, drain=drain, tls=tls,
+        connections=max_connections,
+    )  # fmt: skip
     raise typer.Exit(run_router(config))
 
 

@@ -5,11 +5,28 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .options import ApiHost, ApiPort, Data, Drain, Host, Port, Services, Workers
+from .options import (
+    ApiHost,
+    ApiPort,
+    Data,
+    Drain,
+    Host,
+    MaxConnections,
+    Port,
+    Services,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
+    Workers,
+    tls_files,
+)
+
+if TYPE_CHECKING:
+    from ..router.proxy.tls import TlsFiles
 
 _PATIENCE = 30.0  # seconds for a plane to be ready; it takes one or two
 _LONGEST_SOCKET = 90  # bytes; a longer path is beyond what a socket may have
@@ -21,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(serve)
 
 
-def serve(
+def serve(  # noqa: PLR0917 - one parameter per flag
     services: Services,
     data: Data = Path("accede-data"),
     host: Host = "127.0.0.1",
@@ -30,14 +47,23 @@ def serve(
     api_port: ApiPort = 9090,
     workers: Workers = 1,
     drain: Drain = 10.0,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    max_connections: MaxConnections = 8192,
 ) -> None:
     """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
+    from ..router.proxy.tls import Pem, server_context
     from .processes import Stopped
     from .supervisor import Plane, PlaneFailed, run, say
 
     services, data = services.absolute(), data.absolute()
+    tls = tls_files(tls_cert, tls_key, tls_client_ca)
+    scheme = "http" if tls is None else "https"
     _check(services, data, (host, port, "--port"), (api_host, api_port, "--api-port"))
     accede = [sys.executable, "-m", "accede"]
+    if tls is not None:
+        server_context(Pem.read(tls), tls)
     controller = Plane(
         "controller",
         [
@@ -50,14 +76,15 @@ def serve(
         "proxy",
         [
             *accede, "router", "--data", str(data), "--host", host, "--port", str(port),
-            "--workers", str(workers), "--drain", str(drain),
+            "--workers", str(workers), "--drain", str(drain), *_flags(tls),
+            "--max-connections", str(max_connections),
         ],
         lambda: _routes(data, host, port),
     )  # fmt: skip
 
     def ready() -> None:
         say(f"ready: controller at http://{_reachable(api_host)}:{api_port}")
-        say(f"ready: proxy at http://{_reachable(host)}:{port} ({workers} worker{'s' * (workers > 1)})")
+        say(f"ready: proxy at {scheme}://{_reachable(host)}:{port} ({workers} worker{'s' * (workers > 1)})")
 
     try:
         run([controller, router], _PATIENCE, drain + _AFTER_DRAIN, ready)
@@ -67,6 +94,14 @@ def serve(
         raise typer.Exit(failed.exit_code) from None
     except Stopped:
         say("stopped")
+
+
+def _flags(tls: TlsFiles | None) -> list[str]:
+    """What says the same to `accede router`."""
+    if tls is None:
+        return []
+    authorities = [] if tls.client_ca is None else ["--tls-client-ca", tls.client_ca]
+    return ["--tls-cert", tls.certificate, "--tls-key", tls.key, *authorities]
 
 
 def _check(services: Path, data: Path, *addresses: tuple[str, int, str]) -> None:

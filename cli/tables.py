@@ -99,16 +99,13 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
         yield "reason", Text(view.reason)
     if view.override is not None:
         yield "override", Text(view.override, "bold yellow")
-    yield (
-        "traffic",
-        Text(f"{view.weight:.2%} of users see the candidate, {view.mirrored:.2%} is mirrored to it"),
-    )
+    mirrored = f"{view.mirrored:.2%} is mirrored to it{_back(view)}"
+    yield "traffic", Text(f"{view.weight:.2%} of users see the candidate, {mirrored}")
     yield (
         "this step",
         Text(f"{view.stable_requests} requests of stable, {view.candidate_requests} of the candidate"),
     )
-    if view.mirror is not None:
-        yield "mirror", Text(_mirror(view.mirror))
+    yield from _copies(view)
     for check in view.validity:
         yield check.check.replace("_", " "), _check(check)
     if view.phase.ended:
@@ -128,6 +125,23 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
         yield "routers", Text(f"not yet at the newest route: {', '.join(late)}", "yellow")
 
 
+def _copies(view: RolloutView) -> Iterable[tuple[str, Text]]:
+    """What has become of mirrored requests, of each kind that there is."""
+    kinds = (("mirror", view.mirror), ("mirror back", view.back), ("noise floor", view.floor))
+    for name, counts in kinds:
+        if counts is not None:
+            yield name, Text(_mirror(counts))
+    if view.warm_up is not None:
+        told = f"{view.warm_up.warmed} copies not counted"
+        held = f", {view.warm_up.held} requests answered by stable meanwhile" if view.warm_up.held else ""
+        yield "warm-up", Text(told + held)
+
+
+def _back(view: RolloutView) -> str:
+    """What the candidate answers and stable is asked too, where it is."""
+    return f", {view.mirrored_back:.2%} of its answers mirrored back to stable" if view.mirrored_back else ""
+
+
 def _mirror(counts: MirrorCounts) -> str:
     dropped = {
         "too many in flight": counts.dropped_in_flight,
@@ -135,9 +149,11 @@ def _mirror(counts: MirrorCounts) -> str:
         "rate": counts.dropped_rate,
         "too large": counts.dropped_size,
         "lost": counts.lost,
+        "answered by stable instead": counts.unpaired,
     }
     drops = ", ".join(f"{count} {why}" for why, count in dropped.items() if count)
-    share = f"{counts.paired / counts.chosen:.1%}" if counts.chosen else "none"
+    comparable = counts.chosen - counts.unpaired
+    share = f"{counts.paired / comparable:.1%}" if comparable else "none"
     return f"{counts.chosen} chosen, {counts.paired} pairs ({share}); dropped: {drops or 'none'}"
 
 

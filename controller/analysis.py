@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ..policies.metrics import on_pairs
 from ..policies.policy import RolloutPolicy
 from ..store.evidence import Evidence
 from ..store.rollouts import (
@@ -88,8 +89,9 @@ def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
     """What a validity check says about a gate before anything is computed."""
     if "extractor" in blocked and cell.gate.metric.startswith(PREDICTIONS):
         return Reading(Outcome.ERROR, blocked["extractor"].reason)
-    if "coverage" in blocked and cell.place == "shadow":
-        return Reading(Outcome.INCONCLUSIVE, blocked["coverage"].reason)
+    coverage = "coverage" if cell.place == "shadow" else "back_coverage"
+    if coverage in blocked and on_pairs(cell.gate, cell.place):
+        return Reading(Outcome.INCONCLUSIVE, blocked[coverage].reason)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from ..policies.metrics import deciding_places, with_default_margins
 from ..policies.policy import Gate, Place, RolloutPolicy
 from ..policies.quantities import Margin
+from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .stats.evalues import Importance, alpha_weights
 
@@ -30,6 +31,7 @@ SERIES: Final = {
     "prediction.distribution": "bin",
     "selection_rate": "selected",
 }
+MEANS: Final = frozenset({"mean", "tokens.output"})  # series of amounts, where all others count events
 SMALL_GROUP: Final = 0.02  # share of traffic below which `small_slices: no-harm` only watches
 _LEAST_AGREEMENT_GAP: Final = 0.01
 
@@ -84,12 +86,11 @@ class Display:
 
 def cells_of(policy: RolloutPolicy, constants: FrozenConstants) -> tuple[Cell, ...]:
     """All cells in the order of the gates. A gate by a slice without any known group has none."""
-    places: list[Place] = [step.place for step in policy.steps]
     gates = [with_default_margins(gate) for gate in policy.gates]
     comparisons: list[tuple[int, Gate, Place, str]] = [
         (index, gate, place, group)
         for index, gate in enumerate(gates)
-        for place in deciding_places(gate, places)
+        for place in deciding_places(gate, policy.steps)
         for group in groups_of(gate, constants)
     ]
     weights = alpha_weights(
@@ -127,13 +128,13 @@ def importance(gate: Gate) -> Importance:
     """Errors and latency share one half of the level, everything else the other; `nothing` gets none."""
     if gate.require == "nothing":
         return "advisory"
-    return "primary" if gate.metric == "errors" or gate.metric.startswith("latency.") else "secondary"
+    return "primary" if gate.metric == "errors" or is_latency(gate.metric) else "secondary"
 
 
 def limits_of(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
     """What the cell's gate asks: one limit, or an increase and a ratio of which either may hold."""
     gate = cell.gate
-    if gate.metric.startswith("latency."):
+    if is_latency(gate.metric):
         # The factor is in the thresholds of every epoch; what is compared are shares over them.
         beyond = 1.0 - quantile_of(gate.metric)
         return (Limit("difference", 0.0, 0.0, beyond / 2.0),)
@@ -165,23 +166,29 @@ def display_of(cell: Cell, constants: FrozenConstants) -> Display:
     """Percentage points for shares; for a mean the unit its margin is written in."""
     if cell.gate.min is not None:
         return Display("%", 100.0)
-    if cell.series != "mean":
+    if cell.series not in MEANS:
         return Display("pp", 100.0)
     if cell.gate.max_shift is not None and cell.gate.max_shift.unit == "sd":
-        deviation = constants.deviations.get("mean|", 0.0)
+        deviation = constants.deviations.get(f"{cell.series}|", 0.0)
         return Display("sd", 1.0 / deviation if deviation > 0.0 else 1.0)
-    low, high = constants.limits or (0.0, 1.0)
-    return Display("", high - low)
+    return Display("", _span(cell.series, constants))
 
 
 def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> float:
     """A written margin in units of y in [0, 1]: scaled by stable's sd, by the limits, or as it is."""
     if margin.unit == "sd":
-        return margin.value * constants.deviations.get("mean|", 0.0)
-    if margin.unit == "plain" and cell.series == "mean":
-        low, high = constants.limits or (0.0, 1.0)
-        return margin.value / (high - low)
+        return margin.value * constants.deviations.get(f"{cell.series}|", 0.0)
+    if margin.unit == "plain" and cell.series in MEANS:
+        return margin.value / _span(cell.series, constants)
     return margin.value
+
+
+def _span(series: str, constants: FrozenConstants) -> float:
+    """What y = 1 is above y = 0, in the metric's own unit."""
+    if series == "tokens.output":
+        return constants.tokens or 1.0
+    low, high = constants.limits or (0.0, 1.0)
+    return high - low
 
 
 def quantile_of(metric: str) -> float:

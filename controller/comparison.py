@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from ..policies.metrics import on_pairs
+from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .cells import Cell, Limit
+from .cells import MEANS, Cell, Limit
 from .methods import Measured, paired_agreement, paired_differences, server_outcomes, unit_outcomes
 from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, PairEpoch, View
@@ -15,7 +17,7 @@ from .sums import Broken, CanaryEpoch, PairEpoch, View
 Epochs = Sequence[CanaryEpoch | PairEpoch]
 
 # They depend on the server's state, not only on the request: time clusters.
-OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects"})
+OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects", "stream.truncated"})
 
 
 class Side:
@@ -50,9 +52,9 @@ class Side:
 
 def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> tuple[Side, Side] | Broken:
     """What harm and what safety look at, and with which statistic."""
-    if cell.place == "shadow":
+    if on_pairs(cell.gate, cell.place):
         return _paired_sides(cell, limit, view, constants)
-    if cell.gate.metric.startswith("latency."):
+    if is_latency(cell.gate.metric):
         return _latency_sides(cell, view)
     epochs = view.canary(cell.group, cell.series, cell.series)
     if isinstance(epochs, Broken):
@@ -67,7 +69,7 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
     deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
     variance = deviation**2 if deviation is not None else centre * (1.0 - centre)
-    counted = cell.series != "mean"
+    counted = cell.series not in MEANS
     side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))
     return side, side
 
@@ -89,14 +91,14 @@ def _latency_sides(cell: Cell, view: View) -> tuple[Side, Side] | Broken:
 def _paired_sides(
     cell: Cell, limit: Limit, view: View, constants: FrozenConstants
 ) -> tuple[Side, Side] | Broken:
-    epochs = view.pairs(cell.group, cell.series)
+    epochs = view.pairs(cell.place, cell.group, cell.series)
     if isinstance(epochs, Broken):
         return epochs
     tau = max(1.0, constants.autocorrelation_time)
     if limit.effect == "share":
         side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau))
         return side, side
-    measure = partial(paired_differences, counted=cell.series != "mean", autocorrelation=tau)
+    measure = partial(paired_differences, counted=cell.series not in MEANS, autocorrelation=tau)
     if limit.effect == "ratio":
         return (
             Side(epochs, partial(measure, ratio=limit.harm_at)),

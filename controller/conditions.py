@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..policies.metrics import deciding_places
-from ..policies.policy import Action, Gate, Place, RolloutPolicy
+from ..policies.metrics import decides, deciding_places
+from ..policies.policy import Action, Gate, Place, RolloutPolicy, Step
 from ..store.rollouts import Analysis, Outcome, RolloutRecord, Verdict
 
 # Told by the routers' reports, which the machine reads itself and answers faster.
@@ -18,7 +18,7 @@ _FROM_REPORTS = frozenset({"breaker", "unattended"})
 
 def places(policy: RolloutPolicy, gate: Gate) -> tuple[Place, ...]:
     """Where the policy's steps can decide a gate."""
-    return deciding_places(gate, (step.place for step in policy.steps))
+    return deciding_places(gate, policy.steps)
 
 
 def deciding(policy: RolloutPolicy, analysis: Analysis) -> Iterator[tuple[Gate, Verdict]]:
@@ -54,14 +54,14 @@ def unmeasurable(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, ...]:
     return tuple(broken)
 
 
-def unproven(policy: RolloutPolicy, analysis: Analysis, place: Place) -> tuple[str, ...]:
-    """The gates that need proof, decide in `place` and are not proven there."""
+def unproven(policy: RolloutPolicy, analysis: Analysis, step: Step) -> tuple[str, ...]:
+    """The gates that need proof, that `step` can decide, and that are not proven in its place."""
     return tuple(
-        _why_not(gate, _verdict(analysis, index, place))
+        _why_not(gate, _verdict(analysis, index, step.place))
         for index, gate in enumerate(policy.gates)
         if gate.require == "proof"
-        and place in places(policy, gate)
-        and not _passes(_verdict(analysis, index, place))
+        and decides(gate, step)
+        and not _passes(_verdict(analysis, index, step.place))
     )
 
 
@@ -126,8 +126,9 @@ def missing_to_advance(
         for check in analysis.validity
         if check.outcome is not Outcome.PASS
         and check.check not in _FROM_REPORTS
-        # Poor coverage keeps a shadow's gates from passing by itself; a canary that needs none goes on.
-        and (check.check, step.place) != ("coverage", "canary")
+        # Poor coverage keeps the gates on those pairs from passing by itself; a step without them goes on.
+        and not (check.check == "coverage" and step.place == "canary")
+        and not (check.check == "back_coverage" and step.mirror_back is None)
     ]
     missing += [
         f"{verdict.gate}: {verdict.reason}"
@@ -137,7 +138,7 @@ def missing_to_advance(
     if step.place == "canary" and is_last(record, policy):
         missing += unready_to_promote(policy, analysis)
     elif step.until_gates or is_last(record, policy):
-        missing += unproven(policy, analysis, step.place)
+        missing += unproven(policy, analysis, step)
     return tuple(dict.fromkeys(missing))
 
 

@@ -20,10 +20,20 @@ from ..policies.quantities import Comparison
 from ..policies.service import ModelService
 from ..store.evidence import Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA, bin_of, edge
-from ..store.measurement import SlicePlan, group_names
+from ..store.measurement import SlicePlan, group_names, is_latency
 from ..store.rollouts import FrozenConstants
-from .cells import SERIES, harm_ratio, quantile_of
-from .reference import Values, bin_shares, class_shares, classes_of, edges_of, limits_of, scaled
+from .cells import MEANS, SERIES, harm_ratio, quantile_of
+from .reference import (
+    Values,
+    bin_shares,
+    class_shares,
+    classes_of,
+    edges_of,
+    limits_of,
+    scaled,
+    tokens_of,
+    tokens_seen,
+)
 from .stats.histogram import quantile, snapped_margin
 from .stats.result import NotComputable
 from .sums import Sums, sums_of
@@ -70,6 +80,9 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
     quantiles = _quantiles(wanted, baseline)
     if isinstance(quantiles, NotReady):
         return quantiles
+    tokens = tokens_of(baseline)
+    if "tokens.output" in wanted and tokens is None:
+        return NotReady("output tokens of stable: no answer of the baseline told any")
     centres, deviations = _moments(gates, tuple(groups), service, baseline, values, limits, shares)
     return FrozenConstants(
         limits=limits,
@@ -83,6 +96,7 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
         autocorrelation_time=_autocorrelation(baseline),
         groups=groups,
         sticky=service.unit.sticky,
+        tokens=tokens,
         min_coverage=service.mirror.min_coverage,
     )
 
@@ -98,7 +112,7 @@ def epoch_constants(
     thresholds: dict[str, tuple[int, int, int]] = {}
     for gate in policy.gates:
         gate = with_default_margins(gate)  # noqa: PLW2901 (the same gate, complete)
-        if gate.metric.startswith("latency.") and gate.max_ratio is not None:
+        if is_latency(gate.metric) and gate.max_ratio is not None:
             over = _recent_quantile(previous, gate.metric, bin_of(constants.quantiles[gate.metric]))
             whole = snapped_margin(gate.max_ratio - 1.0, gamma=GAMMA)
             bins = 1 if isinstance(whole, NotComputable) else whole.bins
@@ -122,9 +136,9 @@ def _recent_mean(previous: Evidence | None, key: str, frozen: float) -> float:
 
 
 def _recent_quantile(previous: Evidence | None, metric: str, frozen: int) -> int:
-    if previous is None or sum(previous.latency.get("stable", {}).values()) < FEWEST_FOR_AN_EPOCH:
+    if previous is None or sum(_times(previous, metric).values()) < FEWEST_FOR_AN_EPOCH:
         return frozen
-    got = quantile(_dense(previous), quantile_of(metric))
+    got = quantile(_dense(previous, metric), quantile_of(metric))
     return frozen if isinstance(got, NotComputable) else got
 
 
@@ -134,9 +148,15 @@ def _stable(evidence: Evidence | None, metric: str, group: str = "") -> Sums | N
     return sums if isinstance(sums, Sums) else None
 
 
-def _dense(evidence: Evidence) -> list[int]:
+def _times(evidence: Evidence, metric: str) -> Mapping[int, int]:
+    """Stable's histogram behind a latency metric."""
+    histograms = evidence.latency if metric.startswith("latency.") else evidence.first_token
+    return histograms.get("stable", {})
+
+
+def _dense(evidence: Evidence, metric: str) -> list[int]:
     counts = [0] * BINS
-    for index, count in evidence.latency.get("stable", {}).items():
+    for index, count in _times(evidence, metric).items():
         counts[min(max(index, 0), BINS - 1)] += count
     return counts
 
@@ -183,8 +203,8 @@ def _group_share(gates: list[Gate], name: str, group: str, baseline: Evidence) -
 
 def _quantiles(wanted: set[str], baseline: Evidence) -> dict[str, float] | NotReady:
     quantiles: dict[str, float] = {}
-    for metric in sorted(name for name in wanted if name.startswith("latency.")):
-        got = quantile(_dense(baseline), quantile_of(metric))
+    for metric in sorted(name for name in wanted if is_latency(name)):
+        got = quantile(_dense(baseline, metric), quantile_of(metric))
         if isinstance(got, NotComputable):
             return NotReady(f"a {metric} of stable: {got.reason}")
         quantiles[metric] = edge(got)
@@ -236,7 +256,9 @@ def _expected(
     shares: Mapping[str, float],
 ) -> tuple[float, float]:
     """From the histogram of single predictions, where the baseline could not keep the series itself."""
-    if series == "mean" and limits is not None and values.total:
+    if series == "tokens.output":
+        values, limits = tokens_seen(baseline), (0.0, tokens_of(baseline) or 1.0)
+    if series in MEANS and limits is not None and values.total:
         y = np.array([scaled(value, limits) for value in values.value])
         weight = np.array(values.count) / values.total
         mean = float(y @ weight)

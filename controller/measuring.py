@@ -5,29 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Conflict
+from ..policies.pair_rules import TELLING
 from ..policies.policy import RolloutPolicy
+from ..policies.protocols import PROTOCOLS
 from ..policies.service import ModelService
 from ..store.evidence import Evidence
 from ..store.measurement import (
     EVIDENCE_LIMIT,
     Extraction,
+    InputPlan,
     LatencyThresholds,
     MeasurementPlan,
     Selected,
     SlicePlan,
     Stage,
     estimated_bytes,
+    is_latency,
 )
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 from .cells import SERIES
+from .mirroring import noise_floor
 
 ACCOUNT_AFTER: Final = 10.0  # seconds; an exchange open for longer is accounted as it stands
-
-# Where each protocol's own documentation puts predictions, all instances of a request.
-_DEFAULT_PATHS: Final = {
-    "tensorflow-serving": "predictions[*]",
-    "kserve-v1": "predictions[*]",
-}
 
 
 def measurement_plan(
@@ -58,19 +57,30 @@ def measurement_plan(
         edges=constants.edges if constants is not None else (),
         classes=constants.classes if constants is not None else (),
         sliced_metrics=sliced_metrics(policy),
+        back=epoch.mirror_back > 0.0,
+        floor=noise_floor(service, epoch) > 0.0,
+        inputs=inputs_of(service),
+        streams=service.protocol in TELLING,
+        tokens=constants.tokens if constants is not None else None,
     )
 
 
 def extraction_of(service: ModelService) -> Extraction | None:
-    """How the service's bodies are read; None where predictions are neither numbers nor labels."""
+    """How the service's bodies are read; None where nothing says where predictions stand."""
     prediction = service.prediction
-    path = prediction.path or _DEFAULT_PATHS.get(service.protocol)
-    if path is None or prediction.type not in {"number", "label"}:
+    path = prediction.path or ""
+    spoken = PROTOCOLS[service.protocol]
+    if not path and not spoken.predicts_at:
         return None
+    kind = prediction.type
+    if kind not in spoken.types:
+        if service.protocol not in TELLING:
+            return None
+        kind = "text"  # nothing was declared, and streams and tokens are read all the same
     selected = prediction.selected
     return Extraction(
         path=path,
-        type="number" if prediction.type == "number" else "label",
+        type=kind,
         selected=Selected(selected.operator, selected.operand) if selected is not None else None,
         agree_within=prediction.agree_within,
         slices=tuple(
@@ -78,6 +88,14 @@ def extraction_of(service: ModelService) -> Extraction | None:
             for name, one in service.slices.items()
             if one.path is not None
         ),
+    )
+
+
+def inputs_of(service: ModelService) -> tuple[InputPlan, ...]:
+    """The input features to count."""
+    return tuple(
+        InputPlan(name=name, path=one.path, type=one.type, range=one.range, values=one.values)
+        for name, one in service.inputs.items()
     )
 
 
@@ -98,9 +116,9 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
 
     Constants are not frozen yet, so ten bins and every latency metric are assumed.
     """
-    latencies = sorted({gate.metric for gate in policy.gates if gate.metric.startswith("latency.")})
-    stages: set[Stage] = {step.place for step in policy.steps}
-    for place in sorted(stages):
+    latencies = sorted({gate.metric for gate in policy.gates if is_latency(gate.metric)})
+    steps: set[tuple[Stage, bool]] = {(step.place, step.mirror_back is not None) for step in policy.steps}
+    for place, back in sorted(steps):
         plan = MeasurementPlan(
             rollout=rollout,
             epoch=1,
@@ -112,6 +130,10 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             thresholds=tuple(LatencyThresholds(metric, 0, 0, 0) for metric in latencies),
             edges=(0.0,) * 9,
             sliced_metrics=sliced_metrics(policy),
+            back=back,
+            floor=service.mirror.noise_floor > 0.0 and (back or place == "shadow"),
+            inputs=inputs_of(service),
+            streams=service.protocol in TELLING,
         )
         size = estimated_bytes(plan)
         if size > EVIDENCE_LIMIT:

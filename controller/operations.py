@@ -199,7 +199,7 @@ def _unmet(seen: Seen, analysis: Analysis, *, to_end: bool) -> tuple[str, ...]:
     if to_end:
         unmet += unready_to_promote(seen.policy, analysis)
     elif seen.record.step is not None:
-        unmet += unproven(seen.policy, analysis, seen.policy.steps[seen.record.step].place)
+        unmet += unproven(seen.policy, analysis, seen.policy.steps[seen.record.step])
     return tuple(dict.fromkeys(unmet))
 
 

@@ -139,6 +139,7 @@ def _epoch(seen: Seen, action: Advance, now: float, freeze_epoch: FreezeEpoch) -
         opened_at=now,
         centres=centres,
         thresholds=thresholds,
+        mirror_back=step.mirror_back or 0.0,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, log
 
+from ..policies.metrics import decides
 from ..policies.policy import RolloutPolicy
 from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord
 from .cells import Cell, Limit, limits_of
@@ -101,7 +102,11 @@ class Reader:
 
     def _judge(self, cell: Cell, tests: Sequence[_Test]) -> Reading:
         """Either of two limits may hold: harm is both exceeded, safety the mean of both E-values."""
-        steps = [number for number, step in enumerate(self._policy.steps) if step.place == cell.place]
+        steps = [
+            number
+            for number, step in enumerate(self._policy.steps)
+            if step.place == cell.place and decides(cell.gate, step)
+        ]
         safe_needed = -log(self._levels.safe)
         safe = {step: log_mean_exp([test.safe(step) for test in tests]) for step in (0, steps[-1])}
         harm, harm_needed, since = -inf, None, 0

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from math import sqrt
+from math import ceil, sqrt
 from typing import Final
 
 import numpy as np
@@ -31,8 +31,13 @@ class Values:
     @classmethod
     def of(cls, baseline: Evidence) -> Values:
         """From the histogram that sources keep in epoch 0."""
-        indices = sorted(baseline.values)
-        return cls(tuple(map(value_of, indices)), tuple(baseline.values[index] for index in indices))
+        return cls.of_histogram(baseline.values)
+
+    @classmethod
+    def of_histogram(cls, counts: Mapping[int, int]) -> Values:
+        """From any histogram in value bins."""
+        indices = sorted(counts)
+        return cls(tuple(map(value_of, indices)), tuple(counts[index] for index in indices))
 
     @property
     def total(self) -> int:
@@ -52,6 +57,17 @@ def limits_of(service: ModelService, values: Values) -> tuple[float, float] | No
     # The middles of 2% bins stand for what is in them; a constant needs room as well.
     span = max(high - low, 0.1 * max(abs(low), abs(high)), _LEAST_SPAN)
     return low - span / 2.0, high + span / 2.0
+
+
+def tokens_seen(baseline: Evidence) -> Values:
+    """Output tokens of stable's answers in epoch 0."""
+    return Values.of_histogram(baseline.tokens)
+
+
+def tokens_of(baseline: Evidence) -> float | None:
+    """The number of output tokens that is y = 1: half more than stable's longest answer; None without any."""
+    seen = tokens_seen(baseline)
+    return float(max(1, ceil(1.5 * seen.value[-1]))) if seen.total else None
 
 
 def scaled(value: float, limits: tuple[float, float]) -> float:

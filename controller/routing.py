@@ -15,13 +15,11 @@ from ..errors import Conflict
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService, Version
 from ..store.measurement import MeasurementPlan
-from ..store.rollouts import EpochRecord, Phase, RolloutRecord
+from ..store.rollouts import Phase, RolloutRecord
 from ..store.routes import (
-    MILLION,
     WHOLE,
     WIRE,
     Arm,
-    MirrorTarget,
     RouteBalance,
     RouteBreaker,
     RouteErrors,
@@ -32,6 +30,8 @@ from ..store.routes import (
     check_route,
 )
 from .measuring import measurement_plan
+from .mirroring import mirrors_of
+from .overriding import override_digest
 
 Role = Literal["stable", "candidate"]
 
@@ -52,7 +52,8 @@ def rollout_route(
 ) -> ServiceRoute:
     """The route of an open rollout in the epoch of its record.
 
-    Raises Conflict where a step would mirror to a service whose file does not allow it.
+    Raises Conflict where a step would mirror to a service whose file does not allow it, or where its
+    override's token is not at hand.
     """
     epoch = record.epochs[-1]
     weight = round(epoch.weight * WHOLE)
@@ -62,8 +63,8 @@ def rollout_route(
     )
     route = msgspec.structs.replace(
         _base(service, arms, stored),
-        mirrors=_mirrors(service, arms[1], epoch),
-        salt=record.salt,
+        mirrors=mirrors_of(service, arms[0], arms[1], epoch),
+        salt=record.salt if service.unit.salt == "rollout" else None,
         breaker=_breaker(policy),
         unattended=policy.unattended.after,
         plan=measurement_plan(record, policy, service, epoch, record.constants),
@@ -136,6 +137,7 @@ def _base(service: ModelService, arms: tuple[Arm, ...], stored: ServiceRoute | N
         readiness=RouteReadiness(**service.readiness.model_dump()),
         forward_client=service.forwarding.client,
         via=service.forwarding.via,
+        override=override_digest(service),
         recording=RouteRecording(**service.recording.model_dump()),
     )
 
@@ -146,7 +148,11 @@ def _as_begun(route: ServiceRoute, stored: ServiceRoute) -> ServiceRoute:
     if plan is not None and stored.plan is not None:
         begun = stored.plan
         plan = msgspec.structs.replace(
-            plan, extraction=begun.extraction, sticky=begun.sticky, account_after=begun.account_after
+            plan,
+            extraction=begun.extraction,
+            sticky=begun.sticky,
+            account_after=begun.account_after,
+            streams=begun.streams,
         )
     return msgspec.structs.replace(
         route,
@@ -157,6 +163,7 @@ def _as_begun(route: ServiceRoute, stored: ServiceRoute) -> ServiceRoute:
         unit_cookie=stored.unit_cookie,
         unit_path=stored.unit_path,
         missing_unit=stored.missing_unit,
+        salt=stored.salt,
         deadline=stored.deadline,
         first_byte=stored.first_byte,
         idle=stored.idle,
@@ -190,31 +197,6 @@ def _headers(version: Version) -> tuple[tuple[str, str], ...]:
     trained_on = version.card.get("trained_on", "")
     clean = trained_on.isascii() and trained_on.isprintable() and trained_on.strip() == trained_on
     return (("x-accede-training-data", trained_on),) if trained_on and clean else ()
-
-
-def _mirrors(service: ModelService, candidate: Arm, epoch: EpochRecord) -> tuple[MirrorTarget, ...]:
-    if epoch.mirrored <= 0:
-        return ()
-    if service.side_effects == "writes":
-        raise Conflict(
-            f"service {service.name!r}: side_effects is writes, so requests cannot be mirrored; "
-            "declare side_effects: none or shadow-aware, or use a policy without a shadow step"
-        )
-    return (
-        MirrorTarget(
-            version=candidate.version,
-            addresses=candidate.addresses,
-            rate=round(epoch.mirrored * MILLION),
-            max_in_flight=service.mirror.max_in_flight,
-            max_bytes=service.mirror.max_bytes,
-            max_rps=service.mirror.max_rps,
-            deadline=service.limits.deadline,
-            strip=tuple(name.lower() for name in service.mirror.strip),
-            warm_up=service.mirror.warm_up,
-            tls=candidate.tls,
-            model=candidate.model,
-        ),
-    )
 
 
 def _breaker(policy: RolloutPolicy) -> RouteBreaker | None:

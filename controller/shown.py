@@ -34,7 +34,9 @@ class RolloutView(msgspec.Struct, frozen=True):
 
     `weight`: the candidate's share of users now, 0..1. `needs`: what the current step still lacks.
     `replicas`: router -> generation in force there; `generation` is the one that should be.
-    `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`.
+    `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`. `mirror`, `back`,
+    `floor`: copies of this step, None where it makes none of that kind; `mirrored`, `mirrored_back`: their
+    shares. `warm_up`: how many of them warmed the candidate up.
     """
 
     id: str
@@ -68,6 +70,10 @@ class RolloutView(msgspec.Struct, frozen=True):
     generation: int
     replicas: dict[str, int]
     admin_sockets: dict[str, str]
+    mirrored_back: float = 0.0
+    back: MirrorCounts | None = None
+    floor: MirrorCounts | None = None
+    warm_up: MirrorCounts | None = None
 
 
 class RolloutLine(msgspec.Struct, frozen=True):

@@ -112,11 +112,11 @@ class View:
             )  # fmt: skip
         return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
 
-    def pairs(self, group: str, series: str) -> list[PairEpoch] | Broken:
-        """The mirrored epochs in which pairs have the series."""
+    def pairs(self, place: Place, group: str, series: str) -> list[PairEpoch] | Broken:
+        """The epochs of a place in which pairs have the series."""
         low = 0.0 if series == "agreement" else -1.0
         epochs: list[PairEpoch] = []
-        for epoch, step, found in self.epochs("shadow"):
+        for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)
             stable = self._sums(epoch.epoch, found, "paired_stable", group, series, low=0.0)
             if isinstance(pair, Broken):
@@ -124,12 +124,13 @@ class View:
             if isinstance(stable, Broken):
                 return stable
             if pair is not None:
-                epochs.append(PairEpoch(step, epoch.mirrored, pair, stable))
+                share = epoch.mirrored if place == "shadow" else epoch.mirror_back
+                epochs.append(PairEpoch(step, share, pair, stable))
         return _alike(epochs, (epoch.pair for epoch in epochs))
 
     def filled(self, place: Place, group: str, series: str) -> bool:
         """True where the candidate's side has any observation of a series."""
-        arm: ArmKey = "pair" if place == "shadow" else "candidate"
+        arm: ArmKey = "pair" if place == "shadow" or series == "agreement" else "candidate"
         names = {series, f"{series}.over"}  # a latency has parts
         return any(
             SeriesKey(arm, group, name) in found.series
@@ -142,10 +143,11 @@ class View:
         known = (epoch.thresholds[metric] for epoch in reversed(self._epochs) if metric in epoch.thresholds)
         return next(known, (0, 0, 0))
 
-    def latency_factor(self, q: float) -> float | None:
+    def latency_factor(self, metric: str, q: float) -> float | None:
         """Candidate's quantile over stable's in the latest randomised epoch with enough answers of both."""
         for _, _, found in reversed(list(self.epochs("canary"))):
-            ours, theirs = (_quantile(found, arm, q) for arm in ("candidate", "stable"))
+            histograms = found.latency if metric.startswith("latency.") else found.first_token
+            ours, theirs = (_quantile(histograms.get(arm, {}), q) for arm in ("candidate", "stable"))
             if ours is not None and theirs is not None:
                 return float(GAMMA ** (ours - theirs))
         return None
@@ -206,9 +208,8 @@ def _overdue(found: Evidence) -> float:
     return max(0.0, shares[0] - shares[1])
 
 
-def _quantile(found: Evidence, arm: str, q: float) -> int | None:
-    """Bin of a latency quantile of one arm's answers; None with too few to say."""
-    counts = found.latency.get(arm, {})
+def _quantile(counts: Mapping[int, int], q: float) -> int | None:
+    """Bin of a quantile of one arm's times; None with too few to say."""
     total = sum(counts.values())
     if total < FEWEST_FOR_A_QUANTILE:
         return None

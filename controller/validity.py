@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 from typing import Final
 
+from ..policies.metrics import deciding_places, on_pairs
 from ..policies.policy import RolloutPolicy
 from ..store.evidence import Evidence, MirrorCounts, SeriesKey
 from ..store.rollouts import EpochRecord, FrozenConstants, Outcome, ReplicaReport, RolloutRecord, Validity
@@ -48,6 +49,7 @@ def checks(
         *_sample_ratio(record, constants, evidence, assigned),
         *_loss(record, evidence, reports, assigned),
         *coverage(record, constants, evidence),
+        *(back_coverage(record, constants, evidence) if decides_on_back(policy) else ()),
         *(extractor(record, evidence) if reads_predictions(policy) else ()),
         *_age(record, evidence, reports, assigned, now),
         *_observers(reports, now),
@@ -64,36 +66,66 @@ def coverage(
     record: RolloutRecord, constants: FrozenConstants | None, evidence: Mapping[int, Evidence]
 ) -> Iterator[Validity]:
     """Mirrored copies of which both sides were seen. Too few: what is missing may be what differs."""
+    counted = [
+        (epoch, found, found.mirror)
+        for epoch in record.epochs
+        if epoch.place == "shadow" and (found := evidence.get(epoch.epoch)) is not None
+    ]
+    got = _covered("the mirrored copies", constants, counted)
+    if got is not None:
+        yield Validity("coverage", *got)
+
+
+def back_coverage(
+    record: RolloutRecord, constants: FrozenConstants | None, evidence: Mapping[int, Evidence]
+) -> Iterator[Validity]:
+    """The same of what was mirrored back, over the epochs of the canary."""
+    counted = [
+        (epoch, found, found.back)
+        for epoch in record.epochs
+        if epoch.mirror_back > 0.0 and (found := evidence.get(epoch.epoch)) is not None
+    ]
+    got = _covered("the copies mirrored back", constants, counted)
+    if got is not None:
+        yield Validity("back_coverage", *got)
+
+
+def decides_on_back(policy: RolloutPolicy) -> bool:
+    """True where a gate is decided on what is mirrored back."""
+    return any(
+        on_pairs(gate, "canary") and "canary" in deciding_places(gate, policy.steps) for gate in policy.gates
+    )
+
+
+def _covered(
+    copies: str,
+    constants: FrozenConstants | None,
+    counted: Sequence[tuple[EpochRecord, Evidence, MirrorCounts]],
+) -> tuple[Outcome, str, dict[str, float]] | None:
+    """Outcome, reason and numbers over these epochs; None while there are too few copies to say."""
     least = constants.min_coverage if constants is not None else 0.0
-    copies = MirrorCounts()
-    waiting = 0.0
-    for epoch in record.epochs:
-        found = evidence.get(epoch.epoch)
-        if epoch.place == "shadow" and found is not None:
-            copies.chosen += found.mirror.chosen
-            copies.paired += found.mirror.paired
-            waiting += _waiting(epoch, found)
-    if copies.chosen < _FEWEST_COPIES:
-        return
-    share = min(1.0, (copies.paired + waiting) / copies.chosen)
-    numbers = {"chosen": float(copies.chosen), "paired": float(copies.paired), "least": least}
+    # What stable answered in the candidate's place is no pair by design; the canary counts it as an error.
+    chosen = sum(counts.chosen - counts.unpaired for _, _, counts in counted)
+    paired = sum(counts.paired for _, _, counts in counted)
+    waiting = sum(_waiting(epoch, found, counts) for epoch, found, counts in counted)
+    if chosen < _FEWEST_COPIES:
+        return None
+    share = min(1.0, (paired + waiting) / chosen)
+    numbers = {"chosen": float(chosen), "paired": float(paired), "least": least}
     if share < least:
         reason = (
-            f"only {share:.1%} of the mirrored copies have both answers, {least:.0%} are needed: see the "
+            f"only {share:.1%} of {copies} have both answers, {least:.0%} are needed: see the "
             "mirror's drops in status, and raise its limits or lower the mirrored share"
         )
-        yield Validity("coverage", Outcome.INCONCLUSIVE, reason, numbers)
-    else:
-        yield Validity(
-            "coverage", Outcome.PASS, f"{share:.1%} of the mirrored copies have both answers", numbers
-        )
+        return Outcome.INCONCLUSIVE, reason, numbers
+    return Outcome.PASS, f"{share:.1%} of {copies} have both answers", numbers
 
 
-def _waiting(epoch: EpochRecord, found: Evidence) -> float:
+def _waiting(epoch: EpochRecord, found: Evidence, copies: MirrorCounts) -> float:
     """Copies whose answer may simply still be under way: as many as were sent within moments."""
-    unanswered = found.mirror.sent - found.mirror.paired - found.mirror.lost
+    unanswered = copies.sent - copies.paired - copies.lost - copies.unpaired
     lasted = max(found.published - epoch.opened_at, _UNDER_WAY)
-    return max(0.0, min(float(unanswered), found.mirror.sent * _UNDER_WAY / lasted))
+    return max(0.0, min(float(unanswered), copies.sent * _UNDER_WAY / lasted))
 
 
 def extractor(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterator[Validity]:

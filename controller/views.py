@@ -64,6 +64,10 @@ def rollout_view(
         candidate_requests=analysis.candidate_requests if analysis else 0,
         stable_requests=analysis.stable_requests if analysis else 0,
         mirror=here.mirror if here is not None and epoch.place == "shadow" else None,
+        mirrored_back=0.0 if ended else epoch.mirror_back,
+        back=here.back if here is not None and epoch.mirror_back > 0 else None,
+        floor=here.floor if here is not None and here.floor.chosen else None,
+        warm_up=here.mirror if here is not None and (here.mirror.warmed or here.mirror.held) else None,
         generation=route.generation if route is not None else 0,
         replicas=_generations(record.service, reports),
         admin_sockets=_admin_sockets(record.service, reports),
@@ -161,7 +165,8 @@ def _step(index: int, step: Step, record: RolloutRecord) -> StepView:
 
 
 def _text(step: Step) -> str:
-    return f"{step.place} {step.share * 100:g}%{', until gates' if step.until_gates else ''}"
+    back = f", {step.mirror_back * 100:g}% mirrored back" if step.mirror_back is not None else ""
+    return f"{step.place} {step.share * 100:g}%{back}{', until gates' if step.until_gates else ''}"
 
 
 def _next_step(record: RolloutRecord, policy: RolloutPolicy) -> str:

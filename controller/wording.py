@@ -8,6 +8,7 @@ from math import isfinite
 from ..policies.policy import Gate
 from ..policies.quantities import Margin
 from ..store.histogram import GAMMA
+from ..store.measurement import is_latency
 from ..store.rollouts import Finding, FrozenConstants, Outcome
 from .cells import Cell, display_of, limits_of, quantile_of
 from .reading import Reading
@@ -41,7 +42,7 @@ def margin_text(margin: Margin) -> str:
 
 def finding_of(cell: Cell, reading: Reading, constants: FrozenConstants, view: View) -> Finding:
     """The finding of a cell. Numbers are in `unit`: percentage points for `pp`, factors for `×`."""
-    if cell.gate.metric.startswith("latency."):
+    if is_latency(cell.gate.metric):
         return _latency_finding(cell, reading, view)
     limit = limits_of(cell, constants)[0]
     display = display_of(cell, constants)
@@ -86,7 +87,8 @@ def _latency_finding(cell: Cell, reading: Reading, view: View) -> Finding:
     safe = (
         reading.safe is not None and reading.safe_needed is not None and reading.safe >= reading.safe_needed
     )
-    numbers = (view.latency_factor(quantile_of(name)), harm_at if harmful else None, margin if safe else None)
+    factor = view.latency_factor(name, quantile_of(name))
+    numbers = (factor, harm_at if harmful else None, margin if safe else None)
     return _finding(cell, reading, "ratio", "×", numbers, (margin, harm_at))
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from .policy import Gate, RolloutPolicy, Step
 from .quantities import Value
-from .service import ErrorRule, Limits, ModelService, Prediction, Slice
+from .service import ErrorRule, Limits, ModelService, Slice
 
 # model -> key -> what to do meanwhile
 LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
@@ -30,7 +30,6 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
         "override": "remove the key",
     },
     Step: {
-        "mirror_back": "remove the key",
         "approve": "remove the step, and pause the rollout by hand where somebody must look",
     },
     Gate: {
@@ -41,8 +40,6 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
 
 # model -> key -> values of the language that this version refuses
 LATER_VALUES: Final[dict[type[Value], dict[str, tuple[str, ...]]]] = {
-    ModelService: {"protocol": ("open-inference", "mlflow", "torchserve", "bentoml", "openai")},
-    Prediction: {"type": ("labels", "vector", "text")},
     Gate: {"small_slices": ("pool",)},
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .policy import Gate, Place
+from .policy import Gate, Place, Step
 from .quantities import Margin
 
 MarginKey = Literal["max_increase", "max_ratio", "max_shift", "min"]
@@ -32,7 +32,10 @@ class AllowedMargin:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `worse`: in which direction a candidate harms (`either`: margins are two-sided)."""
+    """One metric. `worse`: in which direction a candidate harms (`either`: margins are two-sided).
+
+    `paired`: it compares two answers to one request, so a canary step decides it only with `mirror_back`.
+    """
 
     name: str
     meaning: str
@@ -43,6 +46,7 @@ class Metric:
     sliced: bool = False
     default: tuple[tuple[MarginKey, Margin | float], ...] = ()
     supported: bool = True
+    paired: bool = False
 
     def margin(self, key: MarginKey) -> AllowedMargin | None:
         """What is allowed under one key, or None."""
@@ -63,7 +67,6 @@ _RATE_INCREASE = (
 )
 _RATE_DEFAULT: tuple[tuple[MarginKey, Margin | float], ...] = (("max_increase", _pp(0.5)), ("max_ratio", 1.5))
 _SHARE_SHIFT = (AllowedMargin("max_shift", ("pp",), "3pp"),)
-_RATIO = (AllowedMargin("max_ratio", ("factor",), "1.2"),)
 _AT_LEAST = (AllowedMargin("min", ("share",), "95%"),)
 _SCORE_SHIFT = (AllowedMargin("max_shift", ("sd", "plain"), "0.1sd"),)
 _PLAIN_INCREASE = (AllowedMargin("max_increase", ("plain",), "0.01"),)
@@ -80,6 +83,18 @@ def _latency(quantile: str, ratio: float) -> Metric:
         (AllowedMargin("max_ratio", ("factor",), f"{ratio:g}"),),
         _CANARY,
         default=(("max_ratio", ratio),),
+    )
+
+
+def _first_token(quantile: str, words: str) -> Metric:
+    return Metric(
+        f"stream.first_token.{quantile}",
+        f"{words} from the last request byte sent to the first piece of output, of streams",
+        "ms",
+        "higher",
+        (AllowedMargin("max_ratio", ("factor",), "1.2"),),
+        _CANARY,
+        default=(("max_ratio", 1.2),),
     )
 
 
@@ -118,10 +133,24 @@ METRICS: Final[tuple[Metric, ...]] = (
     _latency("p50", 1.1),
     _latency("p95", 1.1),
     _latency("p99", 1.2),
-    _later("stream.first_token.p50", "median time to the first token", "ms", "higher", _RATIO, _CANARY),
-    _later("stream.first_token.p95", "p95 of the time to the first token", "ms", "higher", _RATIO, _CANARY),
-    _later("stream.truncated", "share of streams that end early", "pp", "higher", _SHARE_INCREASE),
-    _later("tokens.output", "tokens of an answer", "tokens", "either", _SCORE_SHIFT),
+    _first_token("p50", "median of the time"),
+    _first_token("p95", "p95 of the time"),
+    Metric(
+        "stream.truncated",
+        "share of streams that end early: cut off, or without a word that they are complete",
+        "pp",
+        "higher",
+        _SHARE_INCREASE,
+        default=(("max_increase", _pp(0.5)),),
+    ),
+    Metric(
+        "tokens.output",
+        "output tokens of an answer",
+        "tokens, or sd of stable",
+        "either",
+        (AllowedMargin("max_shift", ("sd", "plain"), "0.1sd"),),
+        default=(("max_shift", Margin(value=0.1, unit="sd")),),
+    ),
     Metric(
         "prediction.mean",
         "mean of a numeric prediction",
@@ -145,8 +174,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         "%",
         "lower",
         _AT_LEAST,
-        _SHADOW,
         sliced=True,
+        paired=True,
     ),
     _later(
         "prediction.divergence",
@@ -254,9 +283,20 @@ def places_of(gate: Gate) -> tuple[Place, ...]:
     return tuple(place for place in metric_of(gate).places if gate.place in (None, place))
 
 
-def deciding_places(gate: Gate, places: Iterable[Place]) -> tuple[Place, ...]:
-    """Where a gate is decided in a policy whose steps have these places, in the order of the table."""
-    offered = set(places)
+def on_pairs(gate: Gate, place: Place) -> bool:
+    """Whether a gate is decided on pairs in this place: always in a shadow, there is nothing else."""
+    return place == "shadow" or metric_of(gate).paired
+
+
+def decides(gate: Gate, step: Step) -> bool:
+    """Whether a step can decide a gate."""
+    there = step.place in places_of(gate)
+    return there and (step.place == "shadow" or step.mirror_back is not None or not on_pairs(gate, "canary"))
+
+
+def deciding_places(gate: Gate, steps: Iterable[Step]) -> tuple[Place, ...]:
+    """Where a gate is decided in a policy of these steps, in the order of the table."""
+    offered = {step.place for step in steps if decides(gate, step)}
     return tuple(place for place in places_of(gate) if place in offered)
 
 

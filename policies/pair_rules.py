@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import FileError, Problem
+from .body_rules import UNSCORED
 from .metrics import places_of
 from .policy import Gate, RolloutPolicy
+from .protocols import PROTOCOLS
 from .quantities import found
 from .reading import near
 from .service import ModelService
 from .text import START
 from .yaml import Document, KeyPath, dotted
 
-# Protocols whose answers say where the prediction is.
-_WITH_DEFAULT_PATH = frozenset({"kserve-v1", "tensorflow-serving"})
+# Protocols whose answers tell of streams and of output tokens.
+TELLING: Final = frozenset({"openai"})
+_COMPARED: Final = ("prediction.agreement", "prediction.missing")
 
 
 def check_pair(
@@ -35,6 +40,12 @@ def check_pair(
             add(
                 ("steps", index, "shadow"),
                 "requests with side effects are not mirrored; remove the step, or declare in the service "
+                "side_effects: none or shadow-aware",
+            )
+        if step.mirror_back is not None and service.side_effects == "writes":
+            add(
+                ("steps", index, "mirror_back"),
+                "requests with side effects are not mirrored; remove the key, or declare in the service "
                 "side_effects: none or shadow-aware",
             )
     for index, gate in enumerate(policy.gates):
@@ -63,21 +74,38 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
     prediction = service.prediction
     needs: list[tuple[str, str]] = []
     reads_prediction = gate.metric == "selection_rate" or gate.metric.startswith("prediction.")
-    if reads_prediction and prediction.path is None and service.protocol not in _WITH_DEFAULT_PATH:
+    spoken = PROTOCOLS[service.protocol]
+    if reads_prediction and prediction.path is None and not spoken.predicts_at:
         needs.append(
             ("metric", f"{gate.metric} needs prediction.path: {service.protocol} does not say where it is")
         )
-    if gate.metric == "prediction.mean" and prediction.type != "number":
+    if reads_prediction and prediction.type not in spoken.types:
+        allowed = " or ".join(spoken.types)
+        needs.append(
+            ("metric", f"{gate.metric} needs prediction.type {allowed}: {service.protocol} has no other")
+        )
+    if prediction.type in UNSCORED and reads_prediction and gate.metric not in _COMPARED:
+        allowed = f"{' and '.join(_COMPARED)}, and metrics that do not read predictions"
+        needs.append(
+            ("metric", f"found {gate.metric}; predictions of type {prediction.type} allow {allowed}")
+        )
+    elif gate.metric == "prediction.mean" and prediction.type != "number":
         needs.append(("metric", f"prediction.mean needs prediction.type number, found {prediction.type}"))
-    if gate.metric == "selection_rate" and prediction.selected is None:
+    elif gate.metric == "selection_rate" and prediction.selected is None:
         needs.append(("metric", 'selection_rate needs prediction.selected, such as ">= 0.5"'))
     if (
         gate.metric == "prediction.agreement"
-        and prediction.type == "number"
+        and prediction.type in {"number", "vector"}
         and prediction.agree_within is None
     ):
-        needs.append(("metric", "agreement of numbers needs prediction.agree_within, such as 0.05"))
-    if not service.capture.response and reads_prediction:
+        kind = "numbers" if prediction.type == "number" else "vectors (a cosine distance)"
+        needs.append(("metric", f"agreement of {kind} needs prediction.agree_within, such as 0.05"))
+    reads_streams = gate.metric.startswith(("stream.", "tokens."))
+    if reads_streams and service.protocol not in TELLING:
+        needs.append(
+            ("metric", f"{gate.metric} needs protocol {', '.join(sorted(TELLING))}, found {service.protocol}")
+        )
+    if not service.capture.response and (reads_prediction or reads_streams):
         needs.append(("metric", f"{gate.metric} reads answers, and capture.response is 0B"))
     if gate.by is not None and not service.capture.request:
         needs.append(("by", "slices are read from requests, and capture.request is 0B"))

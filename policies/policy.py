@@ -46,7 +46,8 @@ class Step(Value):
     """One step. Exactly one of `shadow`, `canary` (shares in 0..1) is given.
 
     `duration` (written `for`, s) and `requests` (of the candidate) are minima, `deadline` (s) a maximum.
-    `until_gates`: advance only when every gate that this step can decide is proven.
+    `until_gates`: advance only when every gate that this step can decide is proven. `mirror_back`: of what
+    the candidate answers, the share that is also copied to stable (0..1), so that there are pairs.
     """
 
     shadow: Annotated[Fraction, Field(gt=0)] | None = Field(
@@ -54,6 +55,12 @@ class Step(Value):
     )
     canary: Annotated[Fraction, Field(gt=0)] | None = Field(
         default=None, description="Share of requests that the candidate answers."
+    )
+    mirror_back: Annotated[Fraction, Field(gt=0)] | None = Field(
+        default=None,
+        description="In a canary step: share of the candidate's requests copied to stable, whose answers "
+        "nobody sees. Gates on pairs can then be decided here too.",
+        examples=["20%"],
     )
     until: Literal["gates"] | None = Field(
         default=None, description="gates: go on only when every gate that this step can decide is proven."

@@ -12,8 +12,9 @@ from .metrics import (
     AllowedMargin,
     MarginKey,
     Metric,
-    deciding_places,
+    decides,
     find,
+    on_pairs,
     places_of,
     with_default_margins,
 )
@@ -27,7 +28,8 @@ MAX_STEPS: Final = 50
 MAX_GATES: Final = 100
 # Latency bins are 2 % wide and harm is looked for at half the margin, so less than two bins decide nothing.
 SMALLEST_LATENCY_RATIO: Final = 1.05
-_SHADOW_GRAIN: Final = 1_000_000  # a mirror's rate is per million
+_TIMES: Final = ("latency.", "stream.first_token.")
+_MIRROR_GRAIN: Final = 1_000_000  # a mirror's rate is per million
 _CANARY_GRAIN: Final = 10_000  # weights are basis points
 _EVIDENT_REQUESTS: Final = 500
 _EVIDENT_SECONDS: Final = 600.0
@@ -112,7 +114,7 @@ def _check_step(step: Step, path: KeyPath, reading: Reading) -> None:
         elif not reading.touches(path):
             reading.add(path, "a step has one verb; write shadow: 100% or canary: 5%")
         return
-    grain = _SHADOW_GRAIN if step.place == "shadow" else _CANARY_GRAIN
+    grain = _MIRROR_GRAIN if step.place == "shadow" else _CANARY_GRAIN
     written = step.share * grain
     if abs(written - round(written)) > 1e-6:  # noqa: PLR2004  (float noise of a decimal)
         finest = percent(1 / grain)
@@ -122,11 +124,22 @@ def _check_step(step: Step, path: KeyPath, reading: Reading) -> None:
             (*path, "canary"),
             "at 100% nothing of stable is left to compare with; end with 50%: promotion does the rest",
         )
+    if step.mirror_back is not None:
+        _check_back(step, step.mirror_back, path, reading)
     if step.deadline is not None and step.deadline < step.duration:
         reading.add(
             (*path, "deadline"),
             f"found {step.deadline:g}s; allowed: no less than `for`, which is {step.duration:g}s",
         )
+
+
+def _check_back(step: Step, share: float, path: KeyPath, reading: Reading) -> None:
+    here = (*path, "mirror_back")
+    if step.place == "shadow":
+        reading.add(here, "in a shadow step every answer is stable's already; remove the key", key=True)
+    elif abs(share * _MIRROR_GRAIN - round(share * _MIRROR_GRAIN)) > 1e-6:  # noqa: PLR2004  (float noise)
+        finest = percent(1 / _MIRROR_GRAIN)
+        reading.add(here, f"found {percent(share)}; allowed: whole multiples of {finest}")
 
 
 def _check_order(steps: Sequence[Step | None], reading: Reading) -> None:
@@ -201,7 +214,7 @@ def _check_margin(
         reading.add(
             here, f"found {percent(value)}; allowed: more than 0% and less than 100%, which no number proves"
         )
-    elif key == "max_ratio" and metric.name.startswith("latency.") and value < SMALLEST_LATENCY_RATIO:
+    elif key == "max_ratio" and metric.name.startswith(_TIMES) and value < SMALLEST_LATENCY_RATIO:
         reading.add(
             here,
             f"found {value:g}; latencies are measured in steps of 2%: at least {SMALLEST_LATENCY_RATIO}",
@@ -256,20 +269,17 @@ def _check_deciders(steps: Sequence[Step | None], gates: Sequence[Gate | None], 
     """
     known_steps = [step for step in steps if step is not None and _is_one_verb(step)]
     known_gates = [(index, gate) for index, gate in enumerate(gates) if gate is not None and _is_known(gate)]
-    offered: list[Place] = [step.place for step in known_steps]
     if steps and len(known_steps) == len(steps):
         for index, gate in known_gates:
-            if places_of(gate) and not deciding_places(gate, offered):
-                needed = " or ".join(places_of(gate))
-                reading.add(
-                    ("gates", index), f"no step can decide it; add a {needed} step, or remove the gate"
-                )
+            if places_of(gate) and not any(decides(gate, step) for step in known_steps):
+                needed = _deciders(gate, known_steps)
+                reading.add(("gates", index), f"no step can decide it; add {needed}, or remove the gate")
     if not gates or len(known_gates) != len(gates):
         return
     for index, step in enumerate(steps):
         if step is None or not _is_one_verb(step) or not step.until_gates:
             continue
-        if not any(step.place in places_of(gate) and gate.require == "proof" for _, gate in known_gates):
+        if not any(decides(gate, step) and gate.require == "proof" for _, gate in known_gates):
             reading.add(
                 ("steps", index, "until"),
                 f"no gate is proven in {step.place}; add a gate, or remove until: gates",
@@ -279,6 +289,17 @@ def _check_deciders(steps: Sequence[Step | None], gates: Sequence[Gate | None], 
             ("gates",),
             "nothing has to be proven, so anything would be promoted; give one gate require: proof",
         )
+
+
+def _deciders(gate: Gate, steps: Sequence[Step]) -> str:
+    """What would decide a gate that nothing decides, in words."""
+    needed = [
+        f"a {place} step" for place in places_of(gate) if not on_pairs(gate, place) or place == "shadow"
+    ]
+    if "canary" in places_of(gate) and on_pairs(gate, "canary"):
+        canary = any(step.place == "canary" for step in steps)
+        needed.append("mirror_back to a canary step" if canary else "a canary step with mirror_back")
+    return " or ".join(needed)
 
 
 def _is_known(gate: Gate) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from .later import HARMLESS, LATER_KEYS, LATER_VALUES, NULLABLE
 from .metrics import SUPPORTED
+from .network_rules import MAX_URLS
 from .policy import Gate, RolloutPolicy, Step
 from .quantities import Value
 from .service import ModelService, Slice, Version
@@ -23,12 +24,15 @@ def service_schema() -> Schema:
     schema = _schema(ModelService)
     schema["properties"]["unit"] = {
         "description": schema["properties"]["unit"].get("description", ""),
-        "anyOf": [{"const": "request"}, {"$ref": "#/$defs/Unit", "required": ["header"]}],
+        "anyOf": [
+            {"const": "request"},
+            *({"$ref": "#/$defs/Unit", "required": [key]} for key in ("header", "cookie", "path")),
+        ],
     }
     schema["$defs"]["Match"]["minProperties"] = 1
     schema["properties"]["versions"]["minProperties"] = 1
     _exactly_one(schema["$defs"][Version.__name__], "url", "urls")
-    schema["$defs"][Version.__name__]["properties"]["urls"] |= {"minItems": 1, "maxItems": 1}
+    schema["$defs"][Version.__name__]["properties"]["urls"] |= {"minItems": 1, "maxItems": MAX_URLS}
     _exactly_one(schema["$defs"][Slice.__name__], "values", "bins")
     schema["$defs"][Slice.__name__]["required"] = ["path"]
     for key in ("values", "bins"):

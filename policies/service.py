@@ -14,7 +14,15 @@ from .network import Balance, Forwarding, Override, Readiness, Tls
 from .quantities import Duration, Fraction, Size, StatusRange, Value, WrittenComparison, found
 
 Protocol = Literal[
-    "tensorflow-serving", "kserve-v1", "open-inference", "mlflow", "torchserve", "bentoml", "openai", "json"
+    "tensorflow-serving",
+    "kserve-v1",
+    "open-inference",
+    "mlflow",
+    "torchserve",
+    "bentoml",
+    "sagemaker",
+    "openai",
+    "json",
 ]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -37,7 +45,7 @@ class Version(Value):
 
     url: str | None = Field(
         default=None,
-        description="Base URL: http://host:port, nothing after it.",
+        description="Base URL: http://host:port or https://host:port, nothing after it.",
         examples=["http://tf-a:8501"],
     )
     urls: tuple[str, ...] = Field(
@@ -78,8 +86,13 @@ class Unit(Value):
         "for the whole request before it chooses a version.",
         examples=["user.id"],
     )
+    salt: Literal["rollout", "none"] = Field(
+        default="rollout",
+        description="rollout: every rollout draws its own users; none: the same users each time, as Envoy's "
+        "weighted clusters choose them.",
+    )
     missing: Literal["stable", "random"] = Field(
-        default="stable", description="Where a request without the header goes; it is never analysed."
+        default="stable", description="Where a request without that value goes; it is never analysed."
     )
 
     @model_validator(mode="before")
@@ -88,7 +101,8 @@ class Unit(Value):
         if isinstance(value, str):
             if value != "request":
                 raise ValueError(
-                    f"{found(value)} is not supported yet; supported: request, or {{header: x-user-id}}"
+                    f"found {found(value)}; allowed: request, {{header: x-user-id}}, {{cookie: session}} or "
+                    "{path: user.id}"
                 )
             return {}
         return value
@@ -120,7 +134,9 @@ class Prediction(Value):
         examples=["predictions[0].score", "predictions[*]"],
     )
     type: Literal["number", "label", "labels", "vector", "text"] = Field(
-        default="number", description="What a prediction is."
+        default="number",
+        description="What a prediction is: number, label, labels (a set), vector or text. The last three are "
+        "compared, by prediction.agreement and prediction.missing, and have no mean or distribution.",
     )
     range: tuple[float, float] | None = Field(
         default=None, description="Limits of the number, low and high; values beyond count as the limit."
@@ -129,7 +145,10 @@ class Prediction(Value):
         default=None, description="Which predictions count as selected for selection_rate."
     )
     agree_within: float | None = Field(
-        default=None, ge=0, description="Two numbers agree when they differ by no more than this."
+        default=None,
+        ge=0,
+        description="Two numbers agree when they differ by no more than this; two vectors when their cosine "
+        "distance (0 to 2) is no more than this.",
     )
 
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
-from .quantities import Comparison, found
+from .body_rules import check_inputs, check_prediction, check_recording, check_slices
+from .network import Override
+from .network_rules import HOST, check_addresses, check_readiness
+from .protocol_rules import check_told_apart
+from .quantities import found
 from .reading import Reading, near, piece
-from .service import NAME_PATTERN, Match, Prediction, Slice, Unit, Version
-from .yaml import Data, KeyPath
-
-MAX_SLICES: Final = 20  # more cannot be proven with one error probability
-MAX_GROUPS: Final = 64  # in one slice; evidence grows with every group
+from .service import NAME_PATTERN, Match, Mirror, Version
+from .unit_rules import check_unit
+from .yaml import Data
 
 _NAME: Final = re.compile(NAME_PATTERN)
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # goes into a path and a header
-_SLICE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_VARIABLE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}")
+_NEEDED: Final = frozenset(
+    ("host", "content-length", "transfer-encoding", "content-encoding", "content-type")
+)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, section 5.6.2: token
 _SEGMENTS: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+|/")  # RFC 3986, section 3.3
-_ACCESSOR: Final = re.compile(
-    r"(?:[^\s.\[\]\"']+|\[(?:0|[1-9][0-9]{0,5}|\*)\])(?:\.[^\s.\[\]\"']+|\[(?:0|[1-9][0-9]{0,5}|\*)\]){0,31}"
-)
-_ONE_URL: Final = 1
 
 
 def check_service(data: dict[str, Data], reading: Reading) -> None:
@@ -31,9 +30,14 @@ def check_service(data: dict[str, Data], reading: Reading) -> None:
     check_name(data.get("name"), reading)
     _check_match(data.get("match"), reading)
     _check_versions(data, reading)
-    _check_unit(data.get("unit"), reading)
-    _check_prediction(data.get("prediction"), reading)
-    _check_slices(data.get("slices"), reading)
+    check_readiness(data.get("readiness"), reading)
+    check_unit(data.get("unit"), reading)
+    _check_mirror(data.get("mirror"), reading)
+    _check_override(data.get("override"), reading)
+    check_prediction(data.get("prediction"), data.get("protocol"), reading)
+    check_slices(data.get("slices"), reading)
+    check_inputs(data.get("inputs"), reading)
+    check_recording(data.get("recording"), reading)
     policy = data.get("policy")
     if isinstance(policy, str) and not (policy.isprintable() and 0 < len(policy) <= 1024):  # noqa: PLR2004
         reading.add(
@@ -60,7 +64,7 @@ def _check_match(data: Data, reading: Reading) -> None:
             f"found {found(match.path)}; allowed: whole segments, beginning with / and not ending with it, "
             "such as /v1/models/fraud",
         )
-    if match.host is not None and not _HOST.fullmatch(match.host):
+    if match.host is not None and not HOST.fullmatch(match.host):
         reading.add(
             ("match", "host"), f"found {found(match.host)}; allowed: a host name without port or wildcard"
         )
@@ -82,7 +86,8 @@ def _check_versions(data: dict[str, Data], reading: Reading) -> None:
             reading.add(
                 ("versions", name), f"found the version name {found(name)}; allowed: {allowed}", key=True
             )
-        _check_addresses(piece(Version, value), ("versions", name), reading)
+        check_addresses(piece(Version, value), ("versions", name), reading)
+    check_told_apart(versions, data.get("protocol"), reading)
     named = data.get("stable")
     if isinstance(named, str) and named not in versions and not reading.covers(("versions", named)):
         hint = near(named, versions)
@@ -91,148 +96,26 @@ def _check_versions(data: dict[str, Data], reading: Reading) -> None:
         )
 
 
-def _check_addresses(version: Version | None, path: KeyPath, reading: Reading) -> None:
-    if version is None:
+def _check_mirror(data: Data, reading: Reading) -> None:
+    mirror = piece(Mirror, data)
+    if mirror is None:
         return
-    if version.url is not None and version.urls:
-        reading.add((*path, "urls"), "given beside url; keep one of both")
-    elif not version.addresses:
-        reading.add(path, "has no address; add url: http://host:port")
-    elif len(version.urls) > _ONE_URL:
-        reading.add(
-            (*path, "urls"), "more than one URL is not supported yet; put a balancer in front and name it"
-        )
-    if version.url is not None:
-        _check_url(version.url, (*path, "url"), reading)
-    for index, url in enumerate(version.urls):
-        _check_url(url, (*path, "urls", index), reading)
-
-
-def _check_url(url: str, path: KeyPath, reading: Reading) -> None:
-    """Report what is no plain http://host:port, without showing it: it may hold a password."""
-    allowed = "allowed: http://host:port"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        reading.add(path, f"not a URL with a valid host and port; {allowed}")
-        return
-    if parts.scheme == "https":
-        reading.add(path, "https to a model server is not supported yet; supported: http://host:port")
-    elif parts.scheme != "http" or "\\" in url or any(char.isspace() for char in url):
-        reading.add(path, f"not an http URL; {allowed}")
-    elif "@" in parts.netloc:
-        reading.add(path, f"credentials do not belong into a URL; {allowed}")
-    elif parts.path or "?" in url or "#" in url:
-        reading.add(
-            path, f"a path, query or fragment follows the address; write only http://{parts.netloc[:80]}"
-        )
-    elif not _HOST.fullmatch(f"[{host}]" if ":" in host else host) or port == 0 or parts.netloc.endswith(":"):
-        reading.add(path, f"not a URL with a valid host and port; {allowed}")
-
-
-def _check_unit(data: Data, reading: Reading) -> None:
-    if isinstance(data, dict) and "header" not in data:
-        reading.add(("unit",), "has no header; write {header: x-user-id}, or unit: request")
-    unit = piece(Unit, data)
-    if unit is not None and unit.header is not None and not _HEADER.fullmatch(unit.header):
-        reading.add(
-            ("unit", "header"),
-            f"found {found(unit.header)}; allowed: the name of a header, such as x-user-id",
-        )
-
-
-def _check_accessor(text: str, path: KeyPath, reading: Reading) -> None:
-    if not _ACCESSOR.fullmatch(text):
-        example = "such as predictions[0].score or instances[*].sex"
-        reading.add(
-            path, f"found {found(text)}; allowed: keys joined by '.', with [0] or [*] for lists, {example}"
-        )
-
-
-def _check_prediction(data: Data, reading: Reading) -> None:
-    prediction = piece(Prediction, data)
-    if prediction is None:
-        return
-    if prediction.path is not None:
-        _check_accessor(prediction.path, ("prediction", "path"), reading)
-    is_number = prediction.type == "number"
-    if prediction.range is not None:
-        low, high = prediction.range
-        if not is_number:
+    for index, name in enumerate(mirror.strip):
+        if not _HEADER.fullmatch(name):
             reading.add(
-                ("prediction", "range"), "only numbers have a range; remove it, or write type: number"
+                ("mirror", "strip", index),
+                f"found {found(name)}; allowed: the name of a header, such as authorization",
             )
-        elif low >= high:
-            reading.add(
-                ("prediction", "range"), f"found {low:g} and {high:g}; the first must be less than the second"
-            )
-    if prediction.agree_within is not None and not is_number:
-        reading.add(("prediction", "agree_within"), "labels agree when they are equal; remove the key")
-    if prediction.selected is not None:
-        _check_selected(prediction.selected, is_number=is_number, reading=reading)
+        elif name.lower() in _NEEDED:
+            reading.add(("mirror", "strip", index), f"a copy without {name.lower()} is no request; remove it")
 
 
-def _check_selected(selected: Comparison, *, is_number: bool, reading: Reading) -> None:
-    shown = found(str(selected))
-    if is_number and isinstance(selected.operand, str):
-        message = f'found {shown}; a number is compared with a number, such as ">= 0.5"'
-        reading.add(("prediction", "selected"), message)
-    elif not is_number and selected.operator not in {"==", "!="}:
-        message = f'found {shown}; labels are compared with == or !=, such as "== approve"'
-        reading.add(("prediction", "selected"), message)
-
-
-def _check_slices(data: Data, reading: Reading) -> None:
-    if not isinstance(data, dict):
-        return
-    if len(data) > MAX_SLICES:
-        reading.add(("slices",), f"found {len(data)} slices; allowed: at most {MAX_SLICES}")
-    for name, value in data.items():
-        path: KeyPath = ("slices", name)
-        if not _SLICE.fullmatch(name):
-            allowed = "1 to 63 lower-case letters, digits, '-' and '_'"
-            reading.add(path, f"found the slice name {found(name)}; allowed: {allowed}", key=True)
-        if reading.touches(path):
-            continue
-        one = piece(Slice, value)
-        if one is not None:
-            _check_slice(one, path, reading)
-
-
-def _check_slice(one: Slice, path: KeyPath, reading: Reading) -> None:
-    if one.path is None:
-        reading.add((*path, "path"), "this key is required; add it")
-    else:
-        _check_accessor(one.path, (*path, "path"), reading)
-    if bool(one.values) == bool(one.bins):
-        reading.add(path, "give either values (of text) or bins (edges of a number)")
-        return
-    if one.bins:
-        _check_bins(one, path, reading)
-        return
-    if not 2 <= len(one.values) <= MAX_GROUPS:  # noqa: PLR2004  (one group has nothing to differ from)
-        reading.add((*path, "values"), f"found {len(one.values)} groups; allowed: 2 to {MAX_GROUPS}")
-    for index, value in enumerate(one.values):
-        if value in one.values[:index]:
-            reading.add((*path, "values", index), f"{found(value)} is listed twice; remove one")
-        if value == "other":
-            reading.add(
-                (*path, "values", index), "'other' is the group of all values that are not listed; rename it"
-            )
-    if one.reference is not None and one.reference not in one.values:
-        hint = near(one.reference, one.values)
+def _check_override(data: Data, reading: Reading) -> None:
+    override = piece(Override, data)
+    if override is not None and not _VARIABLE.fullmatch(override.token):
+        # Not what was found: it may be the token itself.
         reading.add(
-            (*path, "reference"),
-            f"found {found(one.reference)}; {hint}allowed: one of {', '.join(one.values)}",
+            ("override", "token"),
+            "a token does not belong into a file; write where the controller finds it, such as "
+            "env:ACCEDE_OVERRIDE_TOKEN",
         )
-
-
-def _check_bins(one: Slice, path: KeyPath, reading: Reading) -> None:
-    if not 2 <= len(one.bins) <= MAX_GROUPS:  # noqa: PLR2004
-        reading.add((*path, "bins"), f"found {len(one.bins)} edges; allowed: 2 to {MAX_GROUPS}")
-    for index, (left, right) in enumerate(zip(one.bins, one.bins[1:], strict=False), start=1):
-        if left >= right:
-            reading.add((*path, "bins", index), f"found {right:g} after {left:g}; edges must grow")
-    if one.reference is not None:
-        reading.add((*path, "reference"), "a reference among bins is not supported yet; remove the key")

@@ -65,7 +65,8 @@ class Body(msgspec.Struct, array_like=True, gc=False):
 
     `request_head`: bytes of JSON before binary tensors in each body (Inference-Header-Content-Length), -1
     where the header is missing. `marks`: of a streamed answer, (bytes of body so far, seconds since the
-    last request byte) of its first pieces, so that the first token can be timed.
+    last request byte) of its first pieces, so that the first token can be timed. `request_id`: only
+    where the service records.
     """
 
     number: int
@@ -76,6 +77,7 @@ class Body(msgspec.Struct, array_like=True, gc=False):
     request_head: int = -1
     response_head: int = -1
     marks: list[tuple[int, float]] = []
+    request_id: str = ""
 
 
 PAIR_SHADOW, PAIR_BACK, PAIR_FLOOR = 0, 1, 2  # kinds of pairs
@@ -115,7 +117,7 @@ class Pair(msgspec.Struct, array_like=True, gc=False):
 
 
 class MirrorTally(msgspec.Struct, array_like=True, gc=False):
-    """What became of copies since the last flush, for one slot (see store.evidence.MirrorCounts)."""
+    """What became of copies of one kind since the last flush, for one slot (see MirrorCounts)."""
 
     slot: int
     chosen: int
@@ -124,6 +126,10 @@ class MirrorTally(msgspec.Struct, array_like=True, gc=False):
     dropped_bytes: int
     dropped_rate: int
     dropped_size: int
+    kind: int = PAIR_SHADOW
+    unpaired: int = 0
+    warmed: int = 0
+    held: int = 0
 
 
 class Flush(msgspec.Struct, array_like=True):

@@ -120,7 +120,7 @@ def type_of(shape: Schema) -> str:
         return "mapping"
     if "anyOf" in shape:
         kinds = [type_of(part) for part in shape["anyOf"] if part != {"type": "null"}]
-        return "margin" if "margin" in kinds else " or ".join(kinds)
+        return "margin" if "margin" in kinds else " or ".join(dict.fromkeys(kinds))
     if "prefixItems" in shape:
         return f"list of {len(shape['prefixItems'])} numbers"
     if shape.get("type") == "array":

@@ -10,19 +10,33 @@ Sums are kept per series: (arm, slice, metric) -> clusters -> (n, Σy, Σy²) wi
 arm        `stable`, `candidate`: the arm a request was assigned to (never the one that answered).
            `pair`: candidate minus stable on the same mirrored request.
            `paired_stable`: the stable side of those same pairs.
+           `floor`: stable with itself, asked the same twice: the noise that any two answers have.
 slice      `` (all requests) or `name=group`.
 metric     clustered by time (`plan.batch`):
              errors, missing, client_disconnects          y = 1 where it happened
              latency.pNN.over | .mid | .far               y = 1 at or above that threshold
              extraction                                   over answers without an error: y = 1 where no
                                                           usable prediction was found
+           the same, where the protocol tells of streams and tokens (plan.streams), whole traffic only:
+             stream.first_token.pNN.over | .mid | .far    over streams: y = 1 at or above that threshold;
+                                                          errors are over all, open ones over what their
+                                                          age has passed
+             stream.truncated                             over streams that began and ended: y = 1 where
+                                                          nothing said that they were complete
+             tokens.limited                               over answers without an error: y = 1 where the
+                                                          output ended at its length limit
            in cluster 0, or by unit cluster where the plan is sticky (arms), by time (pairs):
              mean                                         scaled, clipped prediction (mean of instances)
              bin.K                                        share of the request's predictions in bin K
              selected                                     share of the request's predictions selected
-           pairs only, by time: agreement                 y = 1 where candidate and stable agree
+             tokens.output                                tokens of an answer, as a share of plan.tokens,
+                                                          clipped
+           pairs and `floor` only, by time:
+             agreement                                    y = 1 where both sides agree
+             difference                                   |difference| of scaled numbers, mean of instances
 Every series has 1 or CLUSTERS clusters: 1 where its sums are all in cluster 0 by definition.
-In a pair, a failed candidate side is a disagreement and missing; its prediction metrics get no y.
+In a pair, a failed candidate side is a disagreement and missing; its prediction metrics get no y. Of the
+floor only those count in which stable answered both times: its failures are no noise of its predictions.
 """
 
 from __future__ import annotations
@@ -43,7 +57,7 @@ WIRE = "accede.evidence/1"
 
 K = TypeVar("K")
 
-ArmKey = Literal["stable", "candidate", "pair", "paired_stable"]
+ArmKey = Literal["stable", "candidate", "pair", "paired_stable", "floor"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 # Sums of y in [-1, 1] stay within n but for the rounding of whoever scaled y.
@@ -71,17 +85,24 @@ class ArmCounts(msgspec.Struct, array_like=True):
 
     `accounted`: exchanges folded into the sums. `uncaptured`: analysed without bodies, by design
     (sample, size limit). `bodies_lost`: bodies dropped by our own bounds. `unassignable`: requests
-    without a unit key, excluded from analysis.
+    without a unit key, excluded from analysis. `undecodable`: answers in a content coding that the
+    observer cannot undo; their predictions are missing.
     """
 
     accounted: Count = 0
     uncaptured: Count = 0
     bodies_lost: Count = 0
     unassignable: Count = 0
+    undecodable: Count = 0
 
 
 class MirrorCounts(msgspec.Struct, array_like=True):
-    """Fate of mirrored copies in one epoch: `chosen` = sent + all drops; `paired` have both sides."""
+    """Fate of copies of one kind in one epoch: `chosen` = sent + all drops; `paired` have both sides.
+
+    `lost`: their bodies did not fit our own bounds. `unpaired`: stable answered their request in the
+    candidate's place. Beside them, in no other count: `warmed`, copies that warmed the candidate up, and
+    `held`, requests that stable answered outside the epoch meanwhile.
+    """
 
     chosen: Count = 0
     sent: Count = 0
@@ -91,6 +112,9 @@ class MirrorCounts(msgspec.Struct, array_like=True):
     dropped_rate: Count = 0
     dropped_size: Count = 0
     lost: Count = 0
+    unpaired: Count = 0
+    warmed: Count = 0
+    held: Count = 0
 
 
 class Evidence(msgspec.Struct):
@@ -98,9 +122,13 @@ class Evidence(msgspec.Struct):
 
     `published`, `watermark`: epoch seconds; every request of this source assigned before `watermark`
     is in the sums. `open`: exchanges assigned and not yet accounted, by arm.
+    `mirror`, `back`, `floor`: copies of what stable served to the candidate, of what the candidate served
+    to stable, and of what stable served to stable again.
     `latency`: arm -> sparse histogram {bin: count} (store.histogram). `values`: sparse histogram of
     stable's raw predictions, kept in epoch 0 only: {bin: count}, bins as `value_bin`. `labels`: label
-    -> count of stable's predictions in epoch 0, at most 64 labels and `other`.
+    -> count of stable's predictions in epoch 0, at most 64 labels and `other`. `first_token`: as
+    `latency`, of streams' first output. `tokens`: sparse histogram of stable's output tokens, as `values`.
+    `inputs`: "arm|input" -> label -> count (router.observer.inputs).
     """
 
     wire: str
@@ -117,6 +145,11 @@ class Evidence(msgspec.Struct):
     latency: dict[str, dict[int, Count]] = {}
     values: dict[int, Count] = {}
     labels: dict[str, Count] = {}
+    first_token: dict[str, dict[int, Count]] = {}
+    tokens: dict[int, Count] = {}
+    back: MirrorCounts = msgspec.field(default_factory=MirrorCounts)
+    floor: MirrorCounts = msgspec.field(default_factory=MirrorCounts)
+    inputs: dict[str, dict[str, Count]] = {}
 
 
 class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -217,11 +250,18 @@ def _add_part(total: Evidence, part: Evidence) -> None:
     for arm, counts in part.arms.items():
         _add_fields(total.arms.setdefault(arm, ArmCounts()), counts)
     _add_fields(total.mirror, part.mirror)
+    _add_fields(total.back, part.back)
+    _add_fields(total.floor, part.floor)
     _add(total.open, part.open)
     _add(total.values, part.values)
     _add(total.labels, part.labels)
+    _add(total.tokens, part.tokens)
     for arm, histogram in part.latency.items():
         _add(total.latency.setdefault(arm, {}), histogram)
+    for arm, histogram in part.first_token.items():
+        _add(total.first_token.setdefault(arm, {}), histogram)
+    for name, counts_of in part.inputs.items():
+        _add(total.inputs.setdefault(name, {}), counts_of)
     for key, series in part.series.items():
         _add_series(total.series, key, series)
 

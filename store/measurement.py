@@ -39,12 +39,13 @@ class Selected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Extraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a body becomes predictions and slices.
 
-    `path`: dotted with indices, `predictions[0].score`; `[*]` takes every instance. Slices with `[*]`
+    `path`: dotted with indices, `predictions[0].score`; `[*]` takes every instance; '' where the protocol
+    says where predictions stand. Slices with `[*]`
     are matched to predictions by position; without it they hold for all.
     """
 
     path: str
-    type: Literal["number", "label"]
+    type: Literal["number", "label", "labels", "vector", "text"]
     selected: Selected | None = None
     agree_within: float | None = None
     slices: tuple[SlicePlan, ...] = ()
@@ -53,10 +54,20 @@ class Extraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LatencyThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One latency metric's three bin indices: at or above bin `over` is slow, `mid` and `far` shifted."""
 
-    metric: str  # latency.p95
+    metric: str  # latency.p95, stream.first_token.p50
     over: int
     mid: int
     far: int
+
+
+class InputPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input feature to count (router.observer.inputs). `range` of a number, `values` of a category."""
+
+    name: str
+    path: str
+    type: Literal["number", "category"] = "number"
+    range: tuple[float, float] | None = None
+    values: tuple[str, ...] = ()
 
 
 class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +81,8 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `sliced_metrics`: the metric is a series' (store.evidence) without its last part where it has
     several: errors, missing, latency.p95, mean, bin, selected, agreement.
     `sticky`: prediction sums of randomised arms are kept per unit cluster, else in cluster 0.
+    `streams`: the protocol tells of streams and output tokens. `tokens`: the number of output tokens that
+    is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too.
     """
 
     rollout: str
@@ -84,6 +97,16 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     edges: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     sliced_metrics: dict[str, tuple[str, ...]] = {}  # metric -> slice names to keep it in
+    streams: bool = False
+    tokens: float | None = None
+    back: bool = False
+    floor: bool = False
+    inputs: tuple[InputPlan, ...] = ()
+
+
+def is_latency(metric: str) -> bool:
+    """True of metrics that are kept as three counts over frozen thresholds."""
+    return metric.startswith(("latency.", "stream.first_token."))
 
 
 # A source's evidence for one service; a plan that would exceed it is refused with what to drop.
@@ -95,12 +118,18 @@ _ARMS: dict[Stage, tuple[str, ...]] = {
     "canary": ("stable", "candidate"),
     "stable": ("stable",),
 }
+_PAIRED = frozenset(("pair", "paired_stable", "floor"))
+_COMPARED = frozenset(("agreement", "difference"))  # of two answers; an arm by itself has neither
 _LATENCY_COUNTS = 3  # over, mid, far
 _KEY = 48  # bytes of a series' key and headers
 _COUNTS = 6  # bytes per cluster where y is 0 or 1: n (4), Σy (2); Σy² is the same
 _SUMS = 20  # bytes per cluster otherwise: n (4), Σy and Σy² (8 each)
 _HISTOGRAM = 1024 * 8  # bytes of a full latency or value histogram
-_COUNTED = {"errors", "missing", "client_disconnects", "extraction", "agreement"}
+_INPUT, _FEW = 256 * 12, 64 * 12  # bytes of an input's counts: logarithmic bins, or parts and names
+_COUNTED = {
+    "errors", "missing", "client_disconnects", "extraction", "agreement", "stream.truncated",
+    "tokens.limited",
+}  # fmt: skip
 
 
 def estimated_bytes(plan: MeasurementPlan) -> int:
@@ -109,13 +138,16 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
     To be held against EVIDENCE_LIMIT before the plan is put into a route.
     """
     groups = {} if plan.extraction is None else {s.name: _groups(s) for s in plan.extraction.slices}
+    arms = _arms(plan)
     overall = ["errors", "missing", "client_disconnects", *(t.metric for t in plan.thresholds)]
     if plan.extraction is not None:
         overall += ["extraction", "mean", "bin"]
         overall += [] if plan.extraction.selected is None else ["selected"]
-        overall += ["agreement"] if plan.stage == "shadow" else []
-    total = len(_ARMS[plan.stage]) * _HISTOGRAM + _HISTOGRAM
-    for arm in _ARMS[plan.stage]:
+        overall += ["agreement", "difference"] if _PAIRED.intersection(arms) else []
+    overall += ["stream.truncated", "tokens.limited", "tokens.output"] if plan.streams else []
+    total = (len(arms) + 1) * _HISTOGRAM * (2 if plan.streams else 1)
+    total += 2 * sum(_INPUT if one.range is None and not one.values else _FEW for one in plan.inputs)
+    for arm in arms:
         for metric in overall:
             total += _bytes(plan, arm, metric)
         for metric, names in plan.sliced_metrics.items():
@@ -123,21 +155,27 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
     return total
 
 
+def _arms(plan: MeasurementPlan) -> tuple[str, ...]:
+    """The arms of evidence that an epoch of this plan fills."""
+    pairs = ("pair", "paired_stable") if plan.back else ()
+    return (*_ARMS[plan.stage], *pairs, *(("floor",) if plan.floor else ()))
+
+
 def _groups(planned: SlicePlan) -> int:
     return len(planned.values) + len(planned.bins) + 1  # and `other`
 
 
 def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
-    paired = arm in {"pair", "paired_stable"}
-    if metric == "agreement" and arm != "pair":
+    paired = arm in _PAIRED
+    if arm != "pair" and (metric in _COMPARED) != (arm == "floor"):
         return 0
     series = 1
-    if metric.startswith("latency."):
+    if is_latency(metric):
         series = _LATENCY_COUNTS
     elif metric == "bin":
         series = max(len(plan.classes), len(plan.edges) + 1 if plan.edges else 0)
-    by_cluster = paired or plan.sticky or metric not in {"mean", "bin", "selected"}
-    counted = metric in _COUNTED or (metric.startswith("latency.") and arm != "pair")
+    by_cluster = paired or plan.sticky or metric not in {"mean", "bin", "selected", "tokens.output"}
+    counted = metric in _COUNTED or (is_latency(metric) and arm != "pair")
     return series * (_KEY + (CLUSTERS if by_cluster else 1) * (_COUNTS if counted else _SUMS))
 
 

@@ -91,9 +91,13 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Validity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether the evidence itself can be trusted: sample ratio, loss, coverage, extractor."""
+    """Whether the evidence itself can be trusted.
 
-    check: str  # sample_ratio | loss | coverage | extractor | evidence_age | unattended | breaker
+    `check`: sample_ratio, loss, coverage, back_coverage, extractor, evidence_age, observer, unattended or
+    breaker.
+    """
+
+    check: str
     outcome: Outcome
     reason: str
     numbers: dict[str, float] = {}
@@ -127,11 +131,14 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     autocorrelation_time: float = 1.0  # tau_int of stable's outcomes, in requests
     groups: dict[str, float] = {}  # "slice=group" -> share of stable's requests
     sticky: bool = False  # several requests of one unit, which are then not independent
+    tokens: float | None = None  # output tokens that are y = 1
     min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One epoch as it was opened: step (None for the baseline), weight and mirrored share (0..1).
+
+    `mirror_back`: share of the candidate's requests that stable gets a copy of.
 
     `centres` and `thresholds` (latency metric -> over, mid, far bins) are this epoch's, never recomputed.
     """
@@ -144,6 +151,7 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opened_at: float
     centres: dict[str, float] = {}
     thresholds: dict[str, tuple[int, int, int]] = {}
+    mirror_back: float = 0.0
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

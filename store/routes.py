@@ -192,6 +192,8 @@ def check_route(route: ServiceRoute) -> None:
     reason = _arms(route.arms) or _numbers(route)
     if reason is None and any(not 0 <= mirror.rate <= MILLION for mirror in route.mirrors):
         reason = f"a mirror rate is per million, 0..{MILLION}"
+    if reason is None and route.mirrors and route.side_effects == "writes":
+        reason = "requests with side effects (writes) are mirrored"
     if reason is None and any(not mirror.addresses for mirror in route.mirrors):
         reason = "a mirror has no address"
     if reason is None and len({mirror.kind for mirror in route.mirrors}) < len(route.mirrors):

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import json
 import zlib
+from importlib import import_module
 from typing import Any, Final
 
 import msgspec
 
-from .paths import MISSING
+from ..paths import MISSING
+
+try:
+    brotli: Any = import_module("brotli")  # the extra [br]; it has no types
+except ImportError:
+    brotli = None
 
 # What a compressed body may unfold to. Capture limits bound plain ones; 64 KiB of gzip can hold 64 MiB.
 MAX_DECODED: Final = 4 * 2**20
 _MAX_MEMBERS = 64  # each costs a copy of the rest: thousands of empty ones would take seconds
 _MAX_CODINGS = 4
-_GZIP, _ZLIB, _RAW = (
-    31,
-    15,
-    -15,
-)  # zlib's window arguments; "deflate" is zlib (RFC 9110 8.4.1.2), raw in the wild
+_MAX_NAME = 16  # characters of a stranger's word that are repeated in a message
+_GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's window arguments
+# "deflate" is zlib (RFC 9110, section 8.4.1.2), raw in the wild.
+_KNOWN: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"} | ({"br"} if brotli else set()))
+INSTALL: Final = "install accede[br] on the routers"
+_MISSING_PACKAGE: Final[dict[str, str]] = {} if brotli else {"br": INSTALL}
 
 _decode = msgspec.json.Decoder().decode
 
@@ -65,12 +72,37 @@ def decoded(body: bytes, encoding: str) -> bytes | None:
             plain = _inflated(body, _ZLIB)
             if plain is None:
                 plain = _inflated(body, _RAW)
+        elif name == "br" and brotli is not None:
+            plain = _unbrotlied(body)
         else:
             return None
         if plain is None:
             return None
         body = plain
     return body
+
+
+def unreadable(encoding: str) -> str:
+    """Why bodies with this Content-Encoding cannot be read here, or '' where they can."""
+    for coding in encoding.lower().split(","):
+        name = coding.strip()
+        if name not in _KNOWN:
+            shown = name if name.isalnum() and len(name) <= _MAX_NAME else "an unknown coding"
+            return (
+                f"content-encoding {shown}: {_MISSING_PACKAGE.get(name, 'send gzip, deflate or br instead')}"
+            )
+    return ""
+
+
+def _unbrotlied(body: bytes) -> bytes | None:
+    """The whole stream, complete and within MAX_DECODED; else None (RFC 7932)."""
+    stream = brotli.Decompressor()
+    try:
+        # The library stops filling its buffer, which it enlarges by steps, once the limit is reached.
+        plain: bytes = stream.process(body, output_buffer_limit=MAX_DECODED + 1)
+    except brotli.error:
+        return None
+    return plain if stream.is_finished() and len(plain) <= MAX_DECODED else None
 
 
 def _inflated(body: bytes, window: int) -> bytes | None:

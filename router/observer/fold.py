@@ -16,25 +16,58 @@ gives no score. `extraction` counts answers below 400 only: a refused request sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from operator import getitem
 from typing import Final
 
 from ...store.evidence import WIRE, ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
 from ...store.histogram import BINS, bin_of, value_bin
 from ...store.measurement import CLUSTERS, MeasurementPlan
 from ...store.routes import RouteErrors, ServiceRoute
-from ..facts import STABLE, Body, Ending, Fact, MirrorTally, Pair
+from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Body, Ending, Fact, MirrorTally, Pair
+from .decode import unreadable
 from .extract import Extractor, Groups, Prediction
+from .openai import OpenAi, Reply, wants_stream
 from .pairing import PairFold, PairSeen
+from .quick import One, Quick, quick_of
+from .replies import PREFIX, ReplyFold, Told
 from .scores import Scorer, Scores
 from .sums import ALL, ArmCell, Ranks
+from .unscored import UNSCORED, Value
 
-_ANSWERED, _DISCONNECTED, _OPEN = Ending.ANSWERED, Ending.DISCONNECTED, Ending.OPEN
+# Plain integers: comparing with members of an enumeration takes twice as long.
+_ANSWERED, _DISCONNECTED, _OPEN = int(Ending.ANSWERED), int(Ending.DISCONNECTED), int(Ending.OPEN)
+_SUCCESS = 200
 _AGED = frozenset({_ANSWERED, _DISCONNECTED, _OPEN})  # their age says which thresholds they passed
 _REFUSED = 400
 _LOST = 2  # Fact.captured
 _MAX_LABELS: Final = 64
+_MAX_COMPLAINTS: Final = 8  # one for each arm and a few codings
 
-Seen = tuple[list[Prediction], Groups]  # what the bodies of one exchange held
+_SO_FAR = frozenset({_DISCONNECTED, _OPEN})
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """What the bodies of one exchange held: all instances' predictions and groups, and what else was told."""
+
+    values: list[Prediction]
+    groups: Groups
+    told: Told | None = None
+
+
+Seen = One | Several  # by far the most are ordinary and hold one prediction: see Quick
+
+
+def weight_of(seen: Seen | None) -> int:
+    """About how many values wait in memory with an exchange."""
+    if seen is None:
+        return 1
+    return 1 + len(seen.values) if isinstance(seen, Several) else 2
+
+
 _ARMS: tuple[ArmKey, ArmKey] = ("stable", "candidate")
 
 
@@ -51,6 +84,10 @@ class Failures:
         if ending == _ANSWERED:
             return status in self._statuses
         return ending in self._endings
+
+    def fine(self) -> frozenset[int]:
+        """Statuses of answers that are neither errors nor refusals."""
+        return frozenset(range(_SUCCESS, _REFUSED)) - self._statuses
 
 
 class _Arm:
@@ -83,9 +120,15 @@ class Fold:
         self._sticky = plan.sticky
         self._baseline = plan.stage == "baseline"
         self._failures = Failures(route.errors)
-        self._ranks = Ranks(plan.thresholds, BINS)
+        self._fine = self._failures.fine()
+        self._ranks = Ranks([one for one in plan.thresholds if not one.metric.startswith(PREFIX)], BINS)
         self._extractor: Extractor | None = None
         self._scorer: Scorer | None = None
+        self._quick: Quick | None = None
+        self._replies: ReplyFold | None = None
+        self._telling: tuple[Extractor, OpenAi, ReplyFold] | None = None
+        self._unscored = plan.extraction is not None and plan.extraction.type in UNSCORED
+        self.complaints: set[str] = set()
         self._bins: tuple[str, ...] = ()
         slices: list[tuple[frozenset[str], int]] = []
         self._slice_names: list[tuple[str, ...]] = []
@@ -94,13 +137,19 @@ class Fold:
             self._extractor = Extractor(plan.extraction, route.protocol, wanted)
             self._scorer = Scorer(plan, plan.extraction)
             self._bins = self._scorer.bins
+            self._quick = quick_of(plan.extraction, route.protocol, self._extractor, self._scorer)
+            if self._extractor.replies is not None:
+                self._replies = ReplyFold(plan)
+                self._telling = self._extractor, self._extractor.replies, self._replies
             for planned, names in zip(self._extractor.slices, self._extractor.names, strict=True):
                 metrics = frozenset(m for m, asked in plan.sliced_metrics.items() if planned.name in asked)
                 slices.append((metrics, len(names)))
                 self._slice_names.append(tuple(f"{planned.name}={name}" for name in names))
         self._arms = tuple(_Arm(plan, slices, self._ranks, len(self._bins)) for _ in _ARMS)
-        self._pairs = PairFold(plan, self._failures.failed, self._extractor, self._scorer, slices)
-        self._mirror = MirrorCounts()
+        self._pairs = PairFold(
+            plan, self._failures.failed, self._extractor, self._scorer, slices, self._replies
+        )
+        self._mirrors = (MirrorCounts(), MirrorCounts(), MirrorCounts())  # by kind of pair
         self._values: dict[int, int] = {}
         self._labels: dict[str, int] = {}
 
@@ -109,20 +158,73 @@ class Fold:
 
         Never raises: a body that breaks its reader has no usable prediction.
         """
-        if self._extractor is None or body is None or fact.excluded:
+        extractor = self._extractor
+        if extractor is None or body is None or fact.excluded:
             return None
+        whole = not fact.ending and fact.served == fact.arm
         try:
-            usable = fact.ending == _ANSWERED and fact.served == fact.arm
-            usable = usable and not self._failures.failed(fact.ending, fact.status)
-            return self._extractor.exchange(
-                body.request, body.request_encoding, body.response if usable else b"", body.response_encoding
-            )
+            if (
+                whole
+                and self._quick is not None
+                and fact.status in self._fine
+                and not body.request_encoding
+                and not body.response_encoding
+            ):
+                one = self._quick.exchange(body.request, body.response)
+                if one is not None:
+                    return one
+            usable = whole and not self._failures.failed(fact.ending, fact.status)
+            if self._telling is not None:
+                return self._replied(fact, body, *self._telling, usable=usable)
+            values, groups = extractor.exchange(
+                body.request, body.request_encoding, body.response if usable else b"",
+                body.response_encoding, body.request_head, body.response_head,
+            )  # fmt: skip
         except Exception:  # noqa: BLE001  (whatever a stranger's body did to the reader, its fact still counts)
-            return [], ()
+            return Several([], ())
+        if usable and not values:
+            self._explain(fact, body)
+        return Several(_shrunk(values), groups)
+
+    def _replied(
+        self, fact: Fact, body: Body, extractor: Extractor, form: OpenAi, replies: ReplyFold, *, usable: bool
+    ) -> Several:
+        """The same where the protocol tells of streams and tokens."""
+        reply: Reply | None = None
+        if body.response and (usable or (fact.ending in _SO_FAR and fact.served == fact.arm)):
+            reply = form.reply(body.response, body.response_encoding, body.marks)
+        streamed = reply is not None and reply.streamed
+        if not streamed and not (usable and reply is not None):
+            streamed = wants_stream(body.request, body.request_encoding)
+        failed = fact.served != fact.arm or self._failures.failed(fact.ending, fact.status)
+        told = replies.told(fact, failed=failed, streamed=streamed, reply=reply)
+        values = extractor.read(reply.values) if usable and reply is not None and not reply.failed else []
+        if usable and not values:
+            self._explain(fact, body)
+        instances, groups = extractor.groups(body.request, body.request_encoding, body.request_head)
+        values, groups = extractor.matched(values, instances, groups)
+        return Several(_shrunk(values), groups, told)
+
+    def _explain(self, fact: Fact, body: Body) -> None:
+        """Count answers whose coding nobody here can undo: they would look like missing predictions."""
+        if body.response_encoding and self._complain(fact.arm, body.response_encoding):
+            self._arms[fact.arm].counts.undecodable += 1
+
+    def _complain(self, arm: int, encoding: str) -> bool:
+        reason = unreadable(encoding)
+        if reason and len(self.complaints) < _MAX_COMPLAINTS:
+            self.complaints.add(f"service {self.service}: answers of {_ARMS[arm]} cannot be read: {reason}")
+        return bool(reason)
 
     def read_pair(self, pair: Pair) -> PairSeen | None:
         """What the bodies of a pair hold; never raises."""
-        return self._pairs.read(pair)
+        seen = self._pairs.read(pair)
+        if seen is not None:
+            if pair.stable_encoding and not seen.stable:
+                self._complain(0, pair.stable_encoding)
+            if pair.shadow_encoding and not seen.shadow:
+                self._complain(1, pair.shadow_encoding)
+        return seen
 
     def add(self, fact: Fact, seen: Seen | None) -> None:
         """Account one exchange. `seen`: what `read` gave for it."""
@@ -132,9 +234,27 @@ class Fold:
         if fact.excluded:
             counts.unassignable += 1
             return
-        ending = fact.ending
         at = int(fact.assigned_at / self._batch) % CLUSTERS
+        if isinstance(seen, tuple):
+            index = bin_of(fact.latency)
+            arm.latency[index] += 1
+            y, selected, place, groups, value = seen
+            rank = self._ranks.of_bin[index]
+            unit = fact.unit % CLUSTERS if self._sticky else 0
+            arm.whole.add_plain(at, rank, unit, y, selected, place)
+            for cell in map(getitem, arm.groups, groups):
+                cell.add_plain(at, rank, unit, y, selected, place)
+            if self._baseline and fact.arm == STABLE:
+                self._reference([value])
+            return
+        self._add_other(fact, seen, arm, at)
+
+    def _add_other(self, fact: Fact, seen: Several | None, arm: _Arm, at: int) -> None:
+        counts = arm.counts
+        ending = fact.ending
+        told = seen.told if seen is not None else None
         failed = fact.served != fact.arm or self._failures.failed(ending, fact.status)
+        failed = failed or (told is not None and told.failed)
         if failed or ending not in _AGED:
             rank = self._ranks.top
         else:
@@ -150,8 +270,10 @@ class Fold:
                 counts.uncaptured += 1
             arm.whole.add(at, rank, failed, left, -1, False, 0, None)
             return
-        values, groups = seen
+        values, groups = seen.values, seen.groups
         unit = fact.unit % CLUSTERS if self._sticky else 0
+        if told is not None and self._replies is not None:
+            self._replies.add(fact.arm, at, unit, told)
         extracted = not failed and ending == _ANSWERED and fact.status < _REFUSED
         missing, scores = self._judged(values)
         if left:
@@ -164,7 +286,7 @@ class Fold:
             for index in set(group):
                 lacking, part = self._judged([v for v, g in zip(values, group, strict=False) if g == index])
                 cells[index].add(at, rank, failed, left, -1 if left else lacking, extracted, unit, part)
-        if self._baseline and scores is not None and fact.arm == STABLE:
+        if self._baseline and scores is not None and fact.arm == STABLE and not self._unscored:
             self._reference(values)
 
     def _judged(self, values: list[Prediction]) -> tuple[int, Scores | None]:
@@ -190,25 +312,29 @@ class Fold:
 
     def add_pair(self, pair: Pair, seen: PairSeen | None) -> None:
         """Account one mirrored request."""
+        mirror = self._mirrors[pair.kind]
         if pair.lost:
-            self._mirror.lost += 1
+            mirror.lost += 1
             return
-        self._mirror.paired += 1
+        mirror.paired += 1
         self._pairs.add(pair, seen)
 
     def add_tally(self, tally: MirrorTally) -> None:
         """Add what became of copies."""
-        mirror = self._mirror
+        mirror = self._mirrors[tally.kind]
         mirror.chosen += tally.chosen
         mirror.sent += tally.sent
         mirror.dropped_in_flight += tally.dropped_in_flight
         mirror.dropped_bytes += tally.dropped_bytes
         mirror.dropped_rate += tally.dropped_rate
         mirror.dropped_size += tally.dropped_size
+        mirror.unpaired += tally.unpaired
+        mirror.warmed += tally.warmed
+        mirror.held += tally.held
 
-    def lose_pairs(self, count: int) -> None:
+    def lose_pairs(self, count: int, kind: int) -> None:
         """Count pairs that were dropped before they came here."""
-        self._mirror.lost += count
+        self._mirrors[kind].lost += count
 
     def evidence(
         self, source: str, published: float, watermark: float, still_open: dict[str, int]
@@ -221,6 +347,8 @@ class Fold:
                 for group, cell in zip(names, cells, strict=True):
                     cell.series(series, name, group, self._bins)
         self._pairs.series(series, self._slice_names, self._bins)
+        if self._replies is not None:
+            self._replies.series(series, _ARMS)
         return Evidence(
             wire=WIRE, service=self.service, rollout=self.rollout, epoch=self.epoch, source=source,
             published=published, watermark=watermark,
@@ -230,7 +358,8 @@ class Fold:
                 if arm.counts.accounted
             },
             open=dict(still_open),
-            mirror=MirrorCounts(*(getattr(self._mirror, field) for field in MirrorCounts.__struct_fields__)),
+            mirror=copy(self._mirrors[PAIR_SHADOW]), back=copy(self._mirrors[PAIR_BACK]),
+            floor=copy(self._mirrors[PAIR_FLOOR]),
             series=series,
             latency={
                 name: {index: count for index, count in enumerate(arm.latency) if count}
@@ -238,4 +367,11 @@ class Fold:
                 if any(arm.latency)
             },
             values=dict(self._values), labels=dict(self._labels),
+            first_token=self._replies.histograms(_ARMS) if self._replies is not None else {},
+            tokens=dict(self._replies.counts) if self._replies is not None else {},
         )  # fmt: skip
+
+
+def _shrunk(values: Sequence[Value]) -> list[Prediction]:
+    """Vectors as numbers: one arm by itself only tells that there is one, and many of them may wait."""
+    return [1.0 if isinstance(value, tuple) else value for value in values]

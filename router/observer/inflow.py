@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 from operator import itemgetter
+from random import Random
 
 from ...store.evidence import Evidence
 from ...store.routes import ServiceRoute
 from ..facts import Fact, Flush, Pair, Table
-from .fold import Fold, Seen
+from ..marker import EXCHANGE, KIND, NUMBER, PAIR
+from .beside import Beside
+from .fold import Fold, Seen, weight_of
 from .pairing import PairSeen
+from .recorder import Recorder
 
-KEPT_EPOCHS = 16  # per service: later facts of older ones are not awaited
+KEPT_EPOCHS = 16  # closed ones per service: later facts of older ones are not awaited
+KEPT_FOR = 60.0  # seconds, beside twice `account_after`, for which a closed epoch awaits late facts
 PATIENCE = 5.0  # seconds that a flush waits for the table that names its slots
 HELD_BYTES = 32 * 2**20  # of bodies in waiting flushes, per worker
 PENDING = 1_000_000  # facts and predictions waiting for their turn, per worker
@@ -31,11 +36,13 @@ _number = itemgetter(0)
 class _Epoch:
     """One fold and what was last published of it."""
 
-    __slots__ = ("changed", "fold", "published_at", "still_open")
+    __slots__ = ("beside", "changed", "closed_at", "fold", "published_at", "still_open")
 
-    def __init__(self, fold: Fold) -> None:
+    def __init__(self, fold: Fold, beside: Beside | None) -> None:
         self.fold = fold
+        self.beside = beside
         self.changed = True
+        self.closed_at = 0.0  # when no table named it any more; 0: one does
         self.published_at = 0.0
         self.still_open: dict[str, int] = {}
 
@@ -57,25 +64,43 @@ class _Source:
         self.weight = 0
         self.waiting: deque[tuple[float, Flush]] = deque()
         self.waiting_bytes = 0
-        self.mirror_slot = -1
+        self.mirrored: tuple[int, int] = (
+            -1,
+            0,
+        )  # slot and kind of the last tally: what a pair without a place is counted to
 
 
 class Inflow:
-    """All that one observer has been told. `strays`: facts without a place, dropped (they count as lost)."""
+    """All that one observer has been told. `strays`: facts without a place, dropped (they count as lost).
 
-    def __init__(self, source: str) -> None:
+    `cells`: those of a Marker, where the number of what is read next is noted.
+    """
+
+    def __init__(
+        self, source: str, recorder: Recorder | None = None, cells: memoryview[int] | None = None
+    ) -> None:
         self.source = source
+        self._recorder = recorder
+        self._cells: memoryview[int] | list[int] = [0] * 8 if cells is None else cells
+        self._random = Random().random  # noqa: S311 - a sample, no secret
         self.strays = 0
         self._sources: dict[int, _Source] = {}
         self._slots: dict[int, _Epoch] = {}
         self._epochs: dict[tuple[str, str, int], _Epoch] = {}
         self._current: set[tuple[str, str, int]] = set()
+        self._named: set[tuple[str, str, int]] = set()  # also those that are held, and may go on
         self._watermark = 0.0
         self._tick = 0
+        self._said: set[str] = set()
 
     def obey(self, table: Table, now: float) -> None:
         """Learn which slots mean what; flushes that waited for it are taken."""
         self._current = set()
+        self._named = {
+            (placed.route.service, placed.route.plan.rollout, placed.route.plan.epoch)
+            for placed in table.placed
+            if placed.route.plan is not None
+        }
         for placed in table.placed:
             if placed.slot >= 0:
                 self.place(placed.slot, placed.route)
@@ -91,7 +116,8 @@ class Inflow:
         self._current.add(key)
         epoch = self._epochs.get(key)
         if epoch is None:
-            epoch = self._epochs[key] = _Epoch(Fold(route, plan))
+            beside = Beside.of(route, plan, self._recorder, self._random)
+            epoch = self._epochs[key] = _Epoch(Fold(route, plan), beside)
         self._slots[slot] = epoch
 
     def take(self, flush: Flush, now: float) -> None:
@@ -129,12 +155,18 @@ class Inflow:
         source.line_time = min(flush.line_time, flush.pair_line_time)
         bodies = {body.number: body for body in flush.bodies}
         ready: list[_FactEntry] = []
+        cells = self._cells
         for fact in flush.facts:
             epoch = self._slots.get(fact.slot)
             if epoch is None:
                 self.strays += 1
                 continue
-            seen = epoch.fold.read(fact, bodies.get(fact.number))
+            cells[NUMBER] = fact.number
+            cells[KIND] = EXCHANGE
+            body = bodies.get(fact.number)
+            seen = epoch.fold.read(fact, body)
+            if epoch.beside is not None:
+                epoch.beside.exchange(fact, body, seen, source.heard)
             if fact.number < flush.line:
                 ready.append((fact.number, 0, epoch, fact, seen))
             else:
@@ -143,7 +175,7 @@ class Inflow:
         self._take_pairs(source, flush)
 
     def _keep(self, source: _Source, epoch: _Epoch, fact: Fact, seen: Seen | None) -> None:
-        weight = _weight(seen)
+        weight = weight_of(seen)
         if source.weight + weight > PENDING:
             self.strays += 1
             return
@@ -154,7 +186,7 @@ class Inflow:
     def _fold_facts(self, source: _Source, line: float, ready: list[_FactEntry]) -> None:
         while source.facts and source.facts[0][0] < line:
             entry = heappop(source.facts)
-            source.weight -= _weight(entry[4])
+            source.weight -= weight_of(entry[4])
             ready.append(entry)
         ready.sort(key=_number)
         for _, _, epoch, fact, seen in ready:
@@ -172,7 +204,7 @@ class Inflow:
         for tally in flush.mirrors:
             epoch = self._slots.get(tally.slot)
             if epoch is not None:
-                source.mirror_slot = tally.slot
+                source.mirrored = tally.slot, tally.kind
                 epoch.fold.add_tally(tally)
                 epoch.changed = True
         for pair in flush.pairs:
@@ -181,17 +213,22 @@ class Inflow:
                 self.strays += 1
                 continue
             self._tick += 1
+            self._cells[NUMBER] = pair.number
+            self._cells[KIND] = PAIR
             read = epoch.fold.read_pair(pair)
+            if epoch.beside is not None:
+                epoch.beside.pair(pair, read, source.heard)
             weight = _pair_weight(read)
             if source.weight + weight > PENDING:
-                epoch.fold.lose_pairs(1)
+                epoch.fold.lose_pairs(1, pair.kind)
                 epoch.changed = True
                 continue
             source.weight += weight
             heappush(source.pairs, (pair.number, self._tick, epoch, pair, read))
-        if flush.pairs_lost and source.mirror_slot in self._slots:
-            epoch = self._slots[source.mirror_slot]
-            epoch.fold.lose_pairs(flush.pairs_lost)
+        slot, kind = source.mirrored
+        if flush.pairs_lost and slot in self._slots:
+            epoch = self._slots[slot]
+            epoch.fold.lose_pairs(flush.pairs_lost, kind)
             epoch.changed = True
         self._fold_pairs(source, flush.pair_line)
 
@@ -241,10 +278,19 @@ class Inflow:
             opened = still_open.get(id(epoch), {})
             due = epoch.changed or opened != epoch.still_open
             if due or (key in self._current and now >= epoch.published_at + IDLE):
-                news.append(epoch.fold.evidence(self.source, now, self._watermark, opened))
+                evidence = epoch.fold.evidence(self.source, now, self._watermark, opened)
+                if epoch.beside is not None:
+                    evidence.inputs = epoch.beside.counts()
+                news.append(evidence)
                 epoch.changed, epoch.published_at, epoch.still_open = False, now, opened
-        self._forget()
+        self._forget(now)
         return news
+
+    def complaints(self) -> list[str]:
+        """What could not be read and why, each said once."""
+        new = sorted({line for epoch in self._epochs.values() for line in epoch.fold.complaints} - self._said)
+        self._said.update(new)
+        return new
 
     def _still_open(self) -> dict[int, dict[str, int]]:
         """By epoch and arm: what workers have open, and what has been reported and waits for its turn."""
@@ -267,20 +313,25 @@ class Inflow:
                     count(fact.slot, fact.arm, 1)
         return counts
 
-    def _forget(self) -> None:
-        """Let go of closed epochs beyond the last of each service; all their sums have been handed out."""
+    def _forget(self, now: float) -> None:
+        """Let go of closed epochs that await nothing any more; all their sums have been handed out.
+
+        Never of one that a table names: begun anew, its sums would replace those handed out.
+        """
         by_service: dict[str, list[tuple[str, str, int]]] = {}
-        for key in self._epochs:
+        for key, epoch in self._epochs.items():
+            if key in self._current or key in self._named:
+                epoch.closed_at = 0.0
+                continue
+            epoch.closed_at = epoch.closed_at or now
             by_service.setdefault(key[0], []).append(key)
         for keys in by_service.values():
-            for key in keys[:-KEPT_EPOCHS]:
-                if key not in self._current:
+            for at, key in enumerate(keys):
+                epoch = self._epochs[key]
+                late = now - epoch.closed_at > KEPT_FOR + 2 * epoch.fold.account_after
+                if (late and not epoch.still_open) or at < len(keys) - KEPT_EPOCHS:
                     gone = self._epochs.pop(key)
                     self._slots = {slot: epoch for slot, epoch in self._slots.items() if epoch is not gone}
-
-
-def _weight(seen: Seen | None) -> int:
-    return 1 if seen is None else 1 + len(seen[0])
 
 
 def _pair_weight(seen: PairSeen | None) -> int:

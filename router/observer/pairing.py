@@ -1,8 +1,9 @@
-"""Pairs of one epoch: candidate minus stable on the same mirrored request.
+"""Pairs of one epoch: candidate minus stable on the same mirrored request, whichever of them served it.
 
 A failed candidate side is missing and a disagreement, never dropped. Where stable failed, has no
 prediction, or its client left, there is nothing to compare with: no prediction difference, no agreement.
-Predictions are compared instance by instance; an instance only stable answered is a disagreement.
+Predictions are compared instance by instance; an instance only stable answered is a disagreement. Where
+stable was asked twice (the noise floor), only instances that it answered both times say anything.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ from typing import NamedTuple
 
 from ...store.evidence import Series, SeriesKey
 from ...store.measurement import CLUSTERS, MeasurementPlan
-from ..facts import Ending, Pair
+from ..facts import PAIR_BACK, PAIR_FLOOR, Ending, Pair
 from .extract import Extractor, Groups, Prediction
+from .likeness import Likeness
+from .replies import ReplyFold, Told, sides_of
 from .scores import Scorer, Scores
 from .sums import PAIRED, PairCell
+from .unscored import compared
 
 _ANSWERED, _DISCONNECTED, _OPEN = Ending.ANSWERED, Ending.DISCONNECTED, Ending.OPEN
 
 
 class PairSeen(NamedTuple):
-    """What the bodies of a pair held: both sides' predictions, and the slice groups of the instances."""
+    """What the bodies of a pair held: both sides' predictions, and the slice groups of the instances.
+
+    `told`: what else both sides told, where the protocol tells more.
+    """
 
     stable: list[Prediction]
     shadow: list[Prediction]
     groups: Groups
+    told: tuple[Told, Told] | None = None
 
 
 class PairFold:
@@ -38,19 +46,24 @@ class PairFold:
         extractor: Extractor | None,
         scorer: Scorer | None,
         slices: Sequence[tuple[frozenset[str], int]],
+        replies: ReplyFold | None = None,
     ) -> None:
+        self._replies = replies
         self._batch = plan.batch
         self._failed = failed
         self._extractor = extractor
         self._scorer = scorer
         bins = len(scorer.bins) if scorer is not None else 0
         extraction = plan.extraction
-        self._within = extraction.agree_within if extraction is not None else None
+        within = extraction.agree_within if extraction is not None else None
+        kind = extraction.type if extraction is not None else "label"
+        self._within = within if kind == "number" else None
+        self._vectors_within = within if kind == "vector" else None
         everything = set(PAIRED)
         if extraction is None:
             everything = {"errors"}
         else:
-            if extraction.type == "number" and self._within is None:
+            if kind in {"number", "vector"} and within is None:
                 everything.discard("agreement")
             if extraction.selected is None:
                 everything.discard("selected")
@@ -58,6 +71,9 @@ class PairFold:
                 everything.discard("mean")
         allowed = frozenset(everything)
         self._whole = PairCell(allowed, bins)
+        means = scorer is not None and scorer.means
+        self._floor = Likeness("floor", agreement="agreement" in allowed, difference=means)
+        self._between = Likeness("pair", agreement=False, difference=means)
         self._groups = [
             [PairCell(metrics & allowed, bins) for _ in range(count)] for metrics, count in slices
         ]
@@ -70,13 +86,19 @@ class PairFold:
         try:
             stable: list[Prediction] = []
             shadow: list[Prediction] = []
-            if not self._side_failed(pair.stable_ending, pair.stable_status):
-                stable = extractor.predictions(pair.stable_response, pair.stable_encoding)
-            if not self._side_failed(pair.shadow_ending, pair.shadow_status):
-                shadow = extractor.predictions(pair.shadow_response, pair.shadow_encoding)
-            instances, groups = extractor.groups(pair.request, pair.request_encoding)
+            told: tuple[Told, Told] | None = None
+            if extractor.replies is not None:
+                found = sides_of(extractor.replies, pair, self._failed)
+                stable, shadow, told = extractor.read(found[0]), extractor.read(found[1]), found[2]
+            elif not self._side_failed(pair.stable_ending, pair.stable_status):
+                stable = extractor.predictions(pair.stable_response, pair.stable_encoding, pair.stable_head)
+            if told is None and not self._side_failed(pair.shadow_ending, pair.shadow_status):
+                shadow = extractor.predictions(pair.shadow_response, pair.shadow_encoding, pair.shadow_head)
+            instances, groups = extractor.groups(pair.request, pair.request_encoding, pair.request_head)
             stable, groups = extractor.matched(stable, instances, groups)
-            return PairSeen(stable, shadow, groups)
+            if self._vectors_within is not None:
+                stable, shadow = compared(stable, shadow, self._vectors_within)
+            return PairSeen(stable, shadow, groups, told)
         except Exception:  # noqa: BLE001  (whatever a stranger's body did to the reader, the pair still counts)
             return PairSeen([], [], ())
 
@@ -87,19 +109,32 @@ class PairFold:
         """Account one pair."""
         if pair.stable_ending in (_DISCONNECTED, _OPEN):
             return
+        if pair.kind == PAIR_BACK and pair.shadow_ending == _DISCONNECTED:  # here it is the client who left
+            return
         cluster = int(pair.assigned_at / self._batch) % CLUSTERS
+        if pair.kind == PAIR_FLOOR:
+            if seen is not None:
+                self._alike(self._floor, cluster, seen.stable, seen.shadow)
+            return
         stable_failed = self._failed(pair.stable_ending, pair.stable_status)
         # A shadow has no client who could leave: whatever ended it without an answer is its failure.
         shadow_failed = self._failed(pair.shadow_ending, pair.shadow_status) or pair.shadow_ending in (
             _DISCONNECTED,
             _OPEN,
         )
+        if seen is not None and seen.told is not None and self._replies is not None:
+            stable_failed, shadow_failed = (
+                failed or told.failed
+                for failed, told in zip((stable_failed, shadow_failed), seen.told, strict=True)
+            )
+            self._replies.add_pair(cluster, *seen.told)
         if self._whole.errors is not None:
             self._whole.errors.add(cluster, float(shadow_failed), float(stable_failed))
         if seen is None:
             return
-        stable, shadow, groups = seen
+        stable, shadow, groups, _ = seen
         self._compare(self._whole, cluster, stable, shadow)
+        self._alike(self._between, cluster, stable, shadow)
         for cells, group in zip(self._groups, groups, strict=False):
             for index in (group,) if isinstance(group, int) else set(group):
                 cell = cells[index]
@@ -136,6 +171,20 @@ class PairFold:
         if cell.bins is not None:
             cell.bins.add_shares(cluster, _shares(theirs), _shares(ours))
 
+    def _alike(
+        self, likeness: Likeness, cluster: int, one: Sequence[Prediction], other: Sequence[Prediction]
+    ) -> None:
+        """How alike two answers are, over the instances that both hold."""
+        scorer = self._scorer
+        both = [(a, b) for a, b in zip(one, other, strict=False) if a is not None and b is not None]
+        if not both or scorer is None:
+            return
+        likeness.agree(cluster, sum(self._agree(a, b) for a, b in both) / len(both))
+        numbers = [(a, b) for a, b in both if isinstance(a, float) and isinstance(b, float)]
+        if numbers:
+            apart = sum(abs((scorer.plain(a)[0] or 0.0) - (scorer.plain(b)[0] or 0.0)) for a, b in numbers)
+            likeness.differ(cluster, apart / len(numbers))
+
     def _agree(self, stable: Prediction, shadow: Prediction) -> bool:
         if isinstance(stable, float) and isinstance(shadow, float) and self._within is not None:
             return abs(stable - shadow) <= self._within
@@ -146,6 +195,8 @@ class PairFold:
     ) -> None:
         """Put every series that has an observation into `into`."""
         self._whole.series(into, "", bins)
+        self._floor.series(into)
+        self._between.series(into)
         for groups, cells in zip(names, self._groups, strict=True):
             for group, cell in zip(groups, cells, strict=True):
                 cell.series(into, group, bins)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from time import time
 
 import msgspec
@@ -21,9 +22,12 @@ from ...errors import AccedeError, WireError
 from ..announce import announce
 from ..control import ControlLink
 from ..facts import Applied, Drain, Message, Table, decode_flush
+from ..marker import Marker
 from ..outbox import Outbox
+from .autopsy import look_back
 from .frames import Frames
 from .inflow import Inflow
+from .recorder import Recorder
 
 OBSERVER = -1  # the observer's number in Applied
 PUBLISH = 0.25  # seconds between publications
@@ -37,17 +41,28 @@ class ObserverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `source`: this life's name in evidence. `listen`: a bound Unix socket, listening. `control`: one end
     of a socket pair: framed Tables and Drain come in, Applied goes out; its end means the parent is gone.
+    `marker`: descriptor of the Marker's memory, -1 without one. `folder`: where recordings and reports on
+    poisonous bodies go; '' for none.
     """
 
     source: str
     store: str
     listen: int
     control: int
+    marker: int = -1
+    folder: str = ""
 
 
 class _Observing:
     def __init__(self, config: ObserverConfig) -> None:
-        self.inflow = Inflow(config.source)
+        folder = Path(config.folder)
+        self.marker = Marker(config.marker) if config.marker >= 0 else None
+        if self.marker is not None and config.folder:
+            line = look_back(self.marker, folder / "poison")
+            if line:
+                complain(line)
+        self.recorder = Recorder(folder / "recordings", complain) if config.folder else None
+        self.inflow = Inflow(config.source, self.recorder, None if self.marker is None else self.marker.cells)
         self.outbox = Outbox(config.store, complain)
         self.stopping = asyncio.Event()
         self.control = ControlLink(self.told, self.stopping.set)
@@ -74,6 +89,8 @@ class _Observing:
             complain("a worker is still connected; its last observations may be lost")
         server.close()
         self.inflow.finish()
+        if self.recorder is not None:
+            self.recorder.close()
         self.publish(last=True)
         if not await loop.run_in_executor(None, self.outbox.close, _LAST_WRITES):
             complain("the store did not take the last evidence")
@@ -86,11 +103,22 @@ class _Observing:
         elif isinstance(message, Drain):
             self.stopping.set()
 
+    def take(self, message: bytes) -> None:
+        """Read one flush. Raises WireError."""
+        marker = self.marker
+        if marker is not None:
+            marker.begin(message)
+        self.inflow.take(decode_flush(message), time())
+        if marker is not None:
+            marker.done()
+
     def publish(self, *, last: bool = False) -> None:
         """Hand the news to the outbox, unless it is still busy with the last."""
         if last or self.outbox.empty:
             for evidence in self.inflow.evidence(time()):
                 self.outbox.put((evidence.service, evidence.rollout, evidence.epoch), evidence)
+            for line in self.inflow.complaints():
+                complain(line)
 
     def left(self) -> None:
         """A worker has gone, or draining has begun."""
@@ -113,7 +141,7 @@ class _Worker(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for message in self._frames.feed(data):
-                self._observing.inflow.take(decode_flush(message), time())
+                self._observing.take(message)
         except WireError as problem:
             complain(f"a worker's connection is closed: {problem}")
             if self._transport is not None:

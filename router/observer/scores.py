@@ -39,33 +39,39 @@ class Scorer:
         self._edges = plan.edges if self._limits is not None else ()
         self._classes = {} if self._number else {label: k for k, label in enumerate(plan.classes)}
         self.means = self._limits is not None
-        self.selected = _selection(extraction.selected, number=self._number)
+        self._operand = _operand(extraction.selected, number=self._number)
+        wanted = extraction.selected
+        self._compare = _OPERATORS[wanted.operator] if wanted and self._operand is not None else None
+        self.selects = self._compare is not None
         self.bins: tuple[str, ...] = ()
         if self._edges:
             self.bins = tuple(f"bin.{k}" for k in range(len(self._edges) + 1))
         elif self._classes:
             self.bins = (*(f"bin.{k}" for k in range(len(self._classes))), "bin.other")
 
-    def scaled(self, value: float) -> float:
-        """The prediction clipped to the limits, in [0, 1]."""
-        low, high = self._limits or (0.0, 0.0)
-        if value <= low:
-            return 0.0
-        return (value - low) / (high - low) if value < high else float(high > low)
-
-    def one(self, value: float | str) -> Scores:
-        """The y of a single prediction."""
+    def plain(self, value: float | str) -> tuple[float | None, bool, int | None]:
+        """Mean, whether it is selected, and bin of a single prediction."""
         y: float | None = None
         k: int | None = None
         if isinstance(value, str):
             if self._classes:
                 k = self._classes.get(value, len(self._classes))
-        elif self.means:
-            y = self.scaled(value)
+        elif self._limits is not None:
+            low, high = self._limits
+            if value <= low:
+                y = 0.0
+            elif value < high:
+                y = (value - low) / (high - low)
+            else:
+                y = float(high > low)
             if self._edges:
                 k = bisect_right(self._edges, y)
-        selected = None if self.selected is None else float(self.selected(value))
-        return Scores(y, selected, k)
+        return y, self._compare is not None and self._compare(value, self._operand), k
+
+    def one(self, value: float | str) -> Scores:
+        """The y of a single prediction."""
+        y, selected, k = self.plain(value)
+        return Scores(y, float(selected) if self.selects else None, k)
 
     def many(self, values: Sequence[float | str]) -> Scores:
         """The y of a request with these usable predictions: means of theirs. At least one value."""
@@ -79,21 +85,21 @@ class Scorer:
                 counts[single.bins] = counts.get(single.bins, 0) + 1
         return Scores(
             sum(single.mean or 0.0 for single in singles) * share if self.means else None,
-            sum(single.selected or 0.0 for single in singles) * share if self.selected else None,
+            sum(single.selected or 0.0 for single in singles) * share if self.selects else None,
             {k: count * share for k, count in counts.items()} if self.bins else None,
         )
 
 
-def _selection(selected: Selected | None, *, number: bool) -> Callable[[float | str], bool] | None:
+def _operand(selected: Selected | None, *, number: bool) -> float | str | None:
+    """What predictions are compared with, of their type; None where nothing is selected."""
     if selected is None:
         return None
-    operand: float | str = selected.operand
+    operand = selected.operand
     if number and isinstance(operand, str):
         try:
-            operand = float(operand)
+            return float(operand)
         except ValueError:
             return None
-    elif not number and not isinstance(operand, str):
-        operand = str(int(operand)) if float(operand).is_integer() else repr(operand)
-    compare = _OPERATORS[selected.operator]
-    return lambda value: bool(compare(value, operand))
+    if not number and not isinstance(operand, str):
+        return str(int(operand)) if float(operand).is_integer() else repr(operand)
+    return operand

@@ -22,8 +22,10 @@ from ...store.rollouts import ReplicaReport
 from ..announce import announce
 from ..counters import Counters
 from ..facts import Applied, Message, Table, Tripped
+from ..marker import Marker
 from ..observer.process import ObserverConfig
 from ..outbox import Outbox
+from ..proxy.tls import LOOK, Pem, Renewal, Spare, TlsFiles, server_context
 from ..proxy.worker import WorkerConfig
 from .admin import AdminSocket
 from .children import Child
@@ -37,6 +39,7 @@ _REPORT: Final = 0.5  # seconds between reports
 _SAVE_LEASES: Final = 10.0  # seconds between writes of renewals alone
 _ACKNOWLEDGED: Final = 1.0  # seconds an abort waits for all workers to confirm
 _GRACE: Final = 3.0  # seconds beyond the workers' own drain before they are killed
+_READING: Final = 10.0  # seconds for one body: captures are bounded, so an honest one takes milliseconds
 _OBSERVER_DRAIN: Final = 10.0
 _LAST_REPORT: Final = 2.0
 _REASON: Final = 1000  # characters of an abort's reason that are kept
@@ -47,7 +50,8 @@ class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One router. `data`: its directory is `<data>/router`. `store`: the address that `open_store` takes.
 
     `workers`: processes, one per core. `port` 0: the system chooses; the admin socket's status names it.
-    `drain`: seconds that open requests get to finish at the end.
+    `drain`: seconds that open requests get to finish at the end. `tls`: files of the certificate that
+    clients see; None: plain HTTP. `connections`: clients of one worker at one time.
     """
 
     host: str
@@ -57,20 +61,26 @@ class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str
     replica: str
     drain: float = 30.0
+    tls: TlsFiles | None = None
+    connections: int = 8192
 
 
 def run_router(config: RouterConfig) -> int:
     """Serve until SIGTERM or SIGINT, then drain; the exit code.
 
-    Raises AccedeError, having started nothing: the port is in use, the directory cannot be used.
+    Raises AccedeError, having started nothing: the port is in use, the directory or the TLS files cannot be
+    used.
     """
     if config.workers < 1:
         raise UsageError(f"a router has at least 1 worker; found {config.workers}")
+    if config.connections < 1:
+        raise UsageError(f"a router takes at least 1 connection; found {config.connections}")
+    certificate = None if config.tls is None else _Certificate(config.tls)
     folder = RouterFolder(config.data)
     try:
         sockets = listen(config.host, config.port, config.workers)
         try:
-            return asyncio.run(_Parent(config, folder, sockets).run())
+            return asyncio.run(_Parent(config, folder, sockets, certificate).run())
         except OSError as problem:
             raise AccedeError(
                 f"the router cannot run in {str(folder.path)!r}: {problem.strerror}"
@@ -82,9 +92,40 @@ def run_router(config: RouterConfig) -> int:
         folder.close()
 
 
+class _Certificate:
+    """The parent's eye on the TLS files: a worker that starts while they are broken gets the last good ones.
+
+    The workers watch them too and say what they think of them, so nothing is said here.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises UsageError: the files cannot be used."""
+        seen = files.seen()
+        pem = Pem.read(files)
+        server_context(pem, files)
+        self.spare = Spare()
+        self.spare.keep(pem)
+        self.renewal = Renewal(files, seen)
+        self._looked_at = 0.0
+
+    def look(self) -> None:
+        if monotonic() - self._looked_at < LOOK:
+            return
+        self._looked_at = monotonic()
+        with contextlib.suppress(UsageError):
+            found = self.renewal.look()
+            if found is not None:
+                self.spare.keep(found[0])
+
+
 class _Parent:
-    def __init__(self, config: RouterConfig, folder: RouterFolder, sockets: list[Any]) -> None:
+    def __init__(
+        self, config: RouterConfig, folder: RouterFolder, sockets: list[Any], certificate: _Certificate | None
+    ) -> None:
         self._config = config
+        self._certificate = certificate
+        kept = -1 if certificate is None else certificate.spare.descriptor
+        spare = () if kept < 0 else (kept,)
         self._folder = folder
         self._sockets = sockets
         self._boot = os.urandom(6).hex()
@@ -96,14 +137,16 @@ class _Parent:
         self._workers = [
             Child(
                 f"worker {index}", "accede.router.proxy.worker", self._worker_config(index, counters),
-                (sockets[index].fileno(),), self._told, self._table,
+                (sockets[index].fileno(), *spare), self._told, self._table,
             )
             for index in range(config.workers)
         ]  # fmt: skip
         self._flushes = listen_unix(str(folder.fresh(OBSERVER)))
+        self._marker = Marker.create()
+        self._reading: tuple[tuple[int, int, int] | None, float] = (None, 0.0)
         self._observer = Child(
             "the observer", "accede.router.observer.process", self._observer_config,
-            (self._flushes.fileno(),), self._told, self._table,
+            (self._flushes.fileno(), self._marker.descriptor), self._told, self._table,
         )  # fmt: skip
         self._admin = folder.fresh(ADMIN)
         self._generations: dict[int, dict[str, int]] = {}  # table number -> service -> generation
@@ -116,19 +159,25 @@ class _Parent:
         self._outbox: Outbox | None = None
 
     def _worker_config(self, index: int, counters: os.PathLike[str]) -> Callable[[int, int], WorkerConfig]:
+        kept = -1 if self._certificate is None else self._certificate.spare.descriptor
+
         def config(life: int, control: int) -> WorkerConfig:
             return WorkerConfig(
                 worker=index, workers=self._config.workers, boot=f"{self._boot}-{life}",
                 listen=(self._sockets[index].fileno(),), control=control,
                 observer=self._flushes.getsockname(), counters=str(counters),
-                drain_timeout=self._config.drain,
+                drain_timeout=self._config.drain, connections=self._config.connections, tls=self._config.tls,
+                spare=kept,
             )  # fmt: skip
 
         return config
 
     def _observer_config(self, life: int, control: int) -> ObserverConfig:
         source = f"{self._config.replica}:{self._boot}-{life}"
-        return ObserverConfig(source, self._config.store, self._flushes.fileno(), control)
+        return ObserverConfig(
+            source, self._config.store, self._flushes.fileno(), control, self._marker.descriptor,
+            str(self._folder.path),
+        )  # fmt: skip
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -170,6 +219,7 @@ class _Parent:
             self._save(force=False)
             self._outbox.close(_LAST_REPORT)
             self._flushes.close()
+            self._marker.close()
             self._counters.close()
         return 0
 
@@ -184,10 +234,23 @@ class _Parent:
         reported = 0.0
         while True:
             self._look()
+            self._watch_observer()
+            if self._certificate is not None:
+                self._certificate.look()
             if monotonic() >= reported + _REPORT:
                 reported = monotonic()
                 self._report()
             await asyncio.sleep(_LOOK)
+
+    def _watch_observer(self) -> None:
+        """End an observer that one body holds: the next one says which, and its evidence counts as lost."""
+        place, now = self._marker.place(), monotonic()
+        if place is None or place != self._reading[0]:
+            self._reading = (place, now)
+        elif now >= self._reading[1] + _READING:
+            self._reading = (None, now)
+            announce("router", f"the observer has been reading one body for {_READING:g} s; it is ended")
+            self._observer.kill()
 
     # --- what to serve
 
@@ -323,6 +386,7 @@ class _Parent:
             "broken": self._keeper.broken,
             "store": self._store_problem or "ok",
             "disk": self._disk_problem or "ok",
+            "tls": "off" if self._certificate is None else self._certificate.renewal.problem or "ok",
             "workers": [_described(worker) for worker in self._workers],
             "observer": _described(self._observer),
         }

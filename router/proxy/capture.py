@@ -41,7 +41,7 @@ class Gathered:
         self.facts: list[Fact] = []
         self.bodies: list[Body] = []
         self.pairs: list[Pair] = []
-        self.tallies: dict[int, MirrorTally] = {}
+        self.tallies: dict[tuple[int, int], MirrorTally] = {}
         self.room = BODY_BYTES
         self.facts_lost = 0
         self.pairs_lost = 0
@@ -79,11 +79,11 @@ class Gathered:
             self._bytes += size
         self.pairs.append(pair)
 
-    def tally(self, slot: int) -> MirrorTally:
-        """The tally of `slot` to count in."""
-        tally = self.tallies.get(slot)
+    def tally(self, slot: int, kind: int) -> MirrorTally:
+        """The tally of copies of a kind under `slot` to count in."""
+        tally = self.tallies.get((slot, kind))
         if tally is None:
-            tally = self.tallies[slot] = MirrorTally(slot, 0, 0, 0, 0, 0, 0)
+            tally = self.tallies[slot, kind] = MirrorTally(slot, 0, 0, 0, 0, 0, 0, kind)
         return tally
 
     @property

@@ -7,23 +7,34 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from .answers import own_answer, request_id_line
+from .assignment import chosen_arm
 from .chunks import ChunkReader
 from .exchange import Exchange
-from .heads import Malformed, RequestHead, parse_request
+from .forwarding import Peer, peer_of
+from .heads import Malformed, RequestHead, grown, parse_request
+from .holding import HeldExchange
+from .tunnel import Tunnel, unanalysed
 
 if TYPE_CHECKING:
+    from .answering import Answering
     from .datapath import DataPath
+    from .entrance import Handshake
+    from .upstream import Upstream
 
 _PIPELINE: Final = 64 * 1024  # bytes read ahead of the request being answered
+_NEVER_KEEPS: Final = frozenset((400, 501))  # malformed, or CONNECT: what follows may be no request
 _LINGER: Final = 2.0  # seconds to read on after an early answer, so that its last bytes are not reset away
 
 
-class Client(asyncio.Protocol):
-    """A client's connection. `blocked`: it does not take more of its answer for now."""
+class Client:
+    """A client's connection. `blocked`: it does not take more of its answer for now.
+
+    `expecting`: no body comes before the upstream has said 100, so a wait for it is not the client's.
+    """
 
     __slots__ = (
-        "_buffer", "_chunks", "_exchange", "_head_open", "_left", "_lingering", "_path", "_reading", "_since",
-        "_transport", "blocked", "close_after", "upload_held",
+        "_buffer", "_chunks", "_exchange", "_head_open", "_left", "_lingering", "_path", "_peer", "_reading",
+        "_since", "_transport", "blocked", "close_after", "expecting", "handshake", "upload_held",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -37,13 +48,17 @@ class Client(asyncio.Protocol):
         self._since = 0.0  # when the present wait for the client began
         self._head_open = True  # a head is expected soon: at the start, and once its first bytes are there
         self._lingering = False
+        self._peer: Peer | None = None
         self._reading = True
+        self.handshake: Handshake | None = None
         self.blocked = False
+        self.expecting = False
         self.upload_held = False
         self.close_after = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
+        self.handshake = None
         self._transport = cast("asyncio.Transport", transport)
         self._since = monotonic()
         self._path.clients.add(self)
@@ -59,10 +74,22 @@ class Client(asyncio.Protocol):
             if len(self._buffer) > _PIPELINE:
                 self._read()
             return
+        elif self._buffer:
+            if not self._gather(data):
+                return
         else:
-            self._buffer = self._buffer + data if self._buffer else data
+            self._buffer = data
         if self._buffer:
             self._advance()
+
+    def _gather(self, data: bytes) -> bool:
+        """Add to an incomplete head; whether it may be complete. What was looked at before is not again."""
+        known = len(self._buffer)
+        self._buffer += data
+        try:
+            return grown(self._buffer, known)
+        except Malformed as bad:
+            return self._refuse(bad, None, self._buffer)
 
     def _advance(self) -> None:
         """Take requests from the buffer as long as one may begin."""
@@ -76,12 +103,14 @@ class Client(asyncio.Protocol):
         if not self._reading:
             self._read()
 
-    def _request(self) -> bool:
+    def _request(self) -> bool:  # noqa: C901, PLR0912 - every request's way in: each call more costs it
         """Begin the request at the front of the buffer; False while its head is incomplete."""
         path = self._path
         data = self._buffer
-        if data.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before a request is ignored
-            data = self._buffer = data[2:]
+        if data.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
+            while data.startswith(b"\r\n"):
+                data = data[2:]
+            self._buffer = data
             if not data:
                 return False
         table = path.table
@@ -96,13 +125,18 @@ class Client(asyncio.Protocol):
                     self._since = monotonic()
                 return False
             call = table.resolve(head.line, head.host)
+            if head.upgrade:
+                call = unanalysed(call)
+            if call.service.override is not None:
+                chosen_arm(call.service, call.service.override, head.seen)
         except Malformed as bad:
             return self._refuse(bad, head, data)
         length = head.length
         end = head.end
         if length > call.service.route.max_body:
             return self._refuse(_too_large(call.service.route.max_body), head, data)
-        exchange = self._exchange = Exchange(path, self, head, call)
+        made = HeldExchange if call.holds else Exchange
+        exchange = self._exchange = made(path, self, head, call)
         if length >= 0:
             have = len(data) - end
             if have == length:
@@ -113,10 +147,12 @@ class Client(asyncio.Protocol):
                 body, self._buffer = data[end:], b""
                 self._left = length - have
                 self._since = exchange.assigned
+                self.expecting = head.expect and not body
             exchange.send_head(body, body, more=self._left > 0)
             return True
         self._chunks = ChunkReader()
         self._since = exchange.assigned
+        self.expecting = head.expect and len(data) == end
         exchange.send_head(b"", b"", more=True)
         self._buffer = b""
         if len(data) > end:
@@ -126,7 +162,9 @@ class Client(asyncio.Protocol):
     def _body(self, data: bytes) -> None:
         """More of the body: forward it, or drop it if its exchange has already been answered."""
         exchange = self._exchange
-        self._since = monotonic()
+        if exchange is not None:  # what nobody wants any more has its time as a whole
+            self._since = monotonic()
+            self.expecting = False
         chunks = self._chunks
         if chunks is None:
             if len(data) > self._left:
@@ -162,7 +200,7 @@ class Client(asyncio.Protocol):
     def _discarded(self) -> None:
         """The rest of a body nobody wants any more may have ended."""
         if not self._left and self._chunks is None:
-            self._idle(self._since)
+            self._idle(monotonic())
 
     def _idle(self, now: float) -> None:
         self._head_open = False
@@ -174,7 +212,10 @@ class Client(asyncio.Protocol):
         """Answer a request that goes nowhere; the connection stays if the next one's start is certain."""
         length = -1 if head is None else head.length
         rest = b"" if head is None else data[head.end :]
-        keep = head is not None and head.keep_alive and 0 <= length <= len(rest) and not self._path.draining
+        keep = (
+            head is not None and head.keep_alive and 0 <= length <= len(rest) and not self._path.draining
+            and bad.status not in _NEVER_KEEPS
+        )  # fmt: skip
         self._path.next_number()
         request_id = head.request_id if head is not None else None
         named = request_id_line(request_id or self._path.new_request_id())
@@ -191,7 +232,7 @@ class Client(asyncio.Protocol):
 
     # --- what the exchange asks for
 
-    def keeps(self, exchange: Exchange) -> bool:
+    def keeps(self, exchange: Answering) -> bool:
         """Whether the connection stays after this answer.
 
         Not after an early one to `Expect: 100-continue`: the body may then come or not (RFC 9110 §10.1.1),
@@ -200,6 +241,12 @@ class Client(asyncio.Protocol):
         head = exchange.head
         certain = not head.expect or exchange.request_done
         return head.keep_alive and certain and not self.close_after and not self._path.draining
+
+    def peer(self) -> Peer:
+        """Who is at the other end; looked up once."""
+        if self._peer is None:
+            self._peer = peer_of(self._transport)
+        return self._peer
 
     def write(self, data: bytes) -> None:
         """Send to the client."""
@@ -213,9 +260,9 @@ class Client(asyncio.Protocol):
         if not keep:
             self._close(linger=self._left > 0 or self._chunks is not None)
             return
+        self._since = now
         if not self._left and self._chunks is None:
             self._head_open = False
-            self._since = now
         if self._buffer:
             self._advance()
         elif not self._reading:
@@ -228,6 +275,19 @@ class Client(asyncio.Protocol):
             self._close(linger=False)
         else:
             self._transport.abort()
+
+    def continued(self) -> None:
+        """The upstream has said 100: from now on it is the client that is waited for."""
+        self.expecting = False
+        self._since = monotonic()
+
+    def switch(self, upstream: Upstream, answer: bytes) -> None:
+        """The upstream has switched protocols: both connections are a tunnel from here on."""
+        early, self._buffer = self._buffer, b""
+        self._exchange = None
+        self._path.clients.discard(self)
+        tunnel = Tunnel(self._path, self._transport, upstream)
+        tunnel.begin(answer, early, blocked=self.blocked, reading=self._reading)
 
     def hold_upload(self) -> None:
         """Read no more of the body for now."""
@@ -262,11 +322,14 @@ class Client(asyncio.Protocol):
         """Close what has waited too long."""
         waited = now - self._since
         limits = self._path.limits
-        if self._lingering or self._transport.is_closing():
-            if waited > (_LINGER if self._lingering else limits.idle):
+        if self._transport.is_closing():
+            if waited > limits.idle:
+                self._transport.abort()
+        elif self._lingering:
+            if waited > (limits.idle if self._transport.get_write_buffer_size() else _LINGER):
                 self._transport.abort()
         elif self._left or self._chunks is not None:
-            if waited > limits.body and not self.upload_held:
+            if waited > limits.body and not (self.upload_held or self.expecting):
                 self.close_after = True
                 if self._exchange is not None:
                     self._exchange.refuse(408, "the request body did not arrive in time")
@@ -288,13 +351,19 @@ class Client(asyncio.Protocol):
         if self._exchange is None and not self._buffer and not self._lingering:
             self._close(linger=False)
 
+    def end(self) -> None:
+        """The time of the drain is over."""
+        self._transport.abort()
+
     def _close(self, *, linger: bool) -> None:
+        """End the connection. `linger`: the client still sends, and a close would reset our answer away."""
         self._since = monotonic()
+        self._lingering = True  # nothing more is run, though a TLS connection may deliver it while it closes
+        self._left, self._chunks, self._buffer = 0, None, b""
         transport = self._transport
-        if linger and not transport.is_closing() and transport.can_write_eof():
-            self._lingering = True
-            self._left, self._chunks, self._buffer = 0, None, b""
-            transport.write_eof()
+        if linger and not transport.is_closing():
+            if transport.can_write_eof():  # TLS has no half-close; its answers all say where they end
+                transport.write_eof()
             self._read()
         else:
             transport.close()

@@ -12,26 +12,36 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from ..facts import Ending, Table, Tripped
+from .ages import Ages
 from .capture import Gathered, Lines, ObserverLink
 from .mirror import Mirrors
-from .pool import Pools
+from .reach import Upstreams
 from .table import RouteTable
 
 if TYPE_CHECKING:
     from .client import Client
     from .exchange import Exchange
+    from .retrying import Discarded
+    from .tunnel import Tunnel
 
-TICK: Final = 0.02  # seconds between flushes
+_ANSWERED: Final = Ending.ANSWERED
 _SWEEP: Final = 0.25  # seconds between looks at connections without a request
+_LOW_BITS: Final = 0xFFF
+_LOW: Final = tuple(b"%03x" % low for low in range(_LOW_BITS + 1))  # formatting costs more than looking up
 _BODY_ROOM: Final = 8 * 2**20
 
 
 class Limits:
     """Times of connections in seconds (see WorkerConfig)."""
 
-    __slots__ = ("body", "connect", "head", "idle")
+    __slots__ = ("body", "clients", "connect", "head", "idle", "tunnel")
 
-    def __init__(self, head: float, body: float, idle: float, connect: float) -> None:
+    def __init__(
+        self, head: float, body: float, idle: float, connect: float, tunnel: float = 300.0,
+        clients: int = 8192,
+    ) -> None:  # fmt: skip
+        self.tunnel = tunnel
+        self.clients = clients
         self.head = head
         self.body = body
         self.idle = idle
@@ -42,12 +52,14 @@ class DataPath:
     """The shared state of one worker.
 
     `cells`: its block of the counters. `open`: exchanges by number, oldest first. `offset`: epoch time
-    minus monotonic time. `trip` is told when a breaker opens.
+    minus monotonic time. `trip` is told when a breaker opens, `tell` takes lines of the log. `number`: of
+    the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `discarded`:
+    answers nobody wants any more.
     """
 
     def __init__(
         self, worker: int, boot: str, limits: Limits, cells: memoryview[int], link: ObserverLink,
-        trip: Callable[[Tripped], None],
+        trip: Callable[[Tripped], None], tell: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.worker = worker
         self.boot = boot
@@ -55,37 +67,43 @@ class DataPath:
         self.cells = cells
         self.link = link
         self.table: RouteTable | None = None
-        self.pools = Pools(limits.connect)
+        self.pools = Upstreams(limits.connect, tell)
         self.gathered = Gathered(cells)
         self.mirrors = Mirrors(self)
         self.open: dict[int, Exchange] = {}
-        self.clients: set[Client] = set()
+        self.ages = Ages(self.open, monotonic())
+        self.number = 0
+        self.held_bytes = 0
+        self.discarded: set[Discarded] = set()
+        self.clients: set[Client | Tunnel] = set()
+        self.handshakes = 0  # clients whose TLS handshake is open
         self.draining = False
         self.offset = time() - monotonic()
         self.random = random.Random(int.from_bytes(os.urandom(8), "big")).random  # noqa: S311 - a split, no secret
         self._trip = trip
         self._ids = os.urandom(10).hex().encode()
-        self._number = 0
-        self._turn = 0
+        self._prefix = b""
+        self._prefix_until = 0
         self._swept_at = 0.0
 
     def next_number(self) -> int:
         """A number for an exchange; they grow by assignment."""
-        self._number += 1
-        return self._number
+        self.number += 1
+        return self.number
 
     def new_request_id(self) -> bytes:
         """An id for a request that brought none: this process's random part and a count."""
-        return b"%b%012x" % (self._ids, self._number)
-
-    def turn(self, count: int) -> int:
-        """Which of `count` addresses is next."""
-        self._turn += 1
-        return self._turn % count
+        number = self.number
+        if number >= self._prefix_until:
+            self._prefix = b"%b%09x" % (self._ids, number >> 12)
+            self._prefix_until = (number | _LOW_BITS) + 1
+        return self._prefix + _LOW[number & _LOW_BITS]
 
     def apply(self, table: Table) -> list[str]:
         """Put a table in force for new requests; the result names the routes that could not be."""
-        self.table = RouteTable(table, self.pools.get, self.table)
+        self.table = RouteTable(table, self.pools, self.table)
+        self.mirrors.adopt(self.table.services.values())
+        self.pools.probe(monotonic())
         return self.table.refused
 
     def brake(self, exchange: Exchange, ending: Ending, now: float) -> None:
@@ -94,12 +112,11 @@ class DataPath:
         breaker = service.breaker
         if breaker is None or ending == Ending.DISCONNECTED:
             return
-        rules = service.route.errors
-        error = {
-            Ending.ANSWERED: exchange.status in service.errors,
-            Ending.CONNECT: rules.connect,
-            Ending.TIMEOUT: rules.timeout,
-        }.get(ending, True)
+        if ending == _ANSWERED:
+            error = exchange.status in service.errors
+        else:
+            rules = service.route.errors
+            error = {Ending.CONNECT: rules.connect, Ending.TIMEOUT: rules.timeout}.get(ending, True)
         reason = breaker.record(error=error, now=now)
         if reason:
             service.stable_alone()
@@ -111,7 +128,8 @@ class DataPath:
     def tick(self) -> None:
         """Deadlines, lines, flush; every TICK seconds."""
         now = monotonic()
-        self._expire(now)
+        self.ages.admit(self.number)
+        self.ages.look(now)
         self.mirrors.sweep(now)
         if now - self._swept_at >= min(_SWEEP, self.limits.head / 4):
             self._swept_at = now
@@ -126,55 +144,27 @@ class DataPath:
         if ready and (gathered.anything or link.due(now)):
             link.send(gathered.take(self.worker, self.boot, self._lines(now)), now)
 
-    def _expire(self, now: float) -> None:
-        late: list[Exchange] = []
-        for exchange in self.open.values():
-            age = now - exchange.assigned
-            service = exchange.call.service
-            if age > service.route.deadline or (
-                age > service.account_after and exchange.slot >= 0 and not exchange.reported
-            ):
-                late.append(exchange)
-        for exchange in late:
-            service = exchange.call.service
-            if now - exchange.assigned > service.route.deadline:
-                exchange.expire(now)
-            else:
-                exchange.report(Ending.OPEN, now)
-                if exchange.pair >= 0:
-                    self.mirrors.overdue(exchange)
-
     def _lines(self, now: float) -> Lines:
         wall = now + self.offset
-        lines = Lines(self._number + 1, wall, self.mirrors.next_pair, wall)
-        counts: dict[tuple[int, int], int] = {}
-        first = True
-        for exchange in self.open.values():
-            if exchange.slot < 0 or exchange.reported:
-                continue
-            if first:
-                first = False
-                lines.line, lines.line_time = exchange.number, exchange.assigned_at
-            key = (exchange.slot, exchange.arm.index)
-            counts[key] = counts.get(key, 0) + 1
-        lines.open = [(slot, arm, count) for (slot, arm), count in counts.items()]
-        for number, exchange in self.mirrors.open_pairs.items():
-            lines.pair_line, lines.pair_line_time = number, exchange.assigned_at
+        lines = Lines(self.number + 1, wall, self.mirrors.next_pair, wall)
+        for number, exchange in self.ages.unreported.items():
+            lines.line, lines.line_time = number, exchange.assigned_at
+            break
+        lines.open = self.ages.counts()
+        for number, copy in self.mirrors.open_pairs.items():
+            lines.pair_line, lines.pair_line_time = number, copy.exchange.assigned_at
             break
         return lines
 
     def _sweep(self, now: float) -> None:
         self.offset = time() - monotonic()  # follows the clock when it is set
         self.pools.sweep(now)
+        for discarded in tuple(self.discarded):
+            if now >= discarded.until:
+                discarded.drop()
         if self.table is not None:
-            used = {
-                target.pool
-                for service in self.table.services.values()
-                for served in (*service.arms, *((service.mirror,) if service.mirror is not None else ()))
-                for target in served.targets
-            }
-            used.update(target.pool for exchange in self.open.values() for target in exchange.arm.targets)
-            self.pools.retain(used, now)
+            for service in self.table.services.values():
+                service.budget.roll(now)
         for client in tuple(self.clients):
             client.look(now)
 

@@ -7,116 +7,166 @@ from typing import TYPE_CHECKING, Final
 
 from ..counters import ASSIGNED, FIELDS
 from ..facts import CANDIDATE, STABLE, Ending
+from .answering import RAW, Answering
 from .answers import own_answer, request_id_line
-from .assignment import assign
-from .chunks import LAST, chunk
-from .heads import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
+from .assignment import CHOSEN, assign
+from .deadlines import look
+from .heads import CHUNKED, TIMEOUT, RequestHead
+from .lengths import with_length
 from .reporting import report
-from .table import Call, ServedArm
-from .upstream import Receiver, Upstream
+from .retrying import fall_back, repeat
+from .table import Call
 
 if TYPE_CHECKING:
     from .client import Client
+    from .copies import Copy
     from .datapath import DataPath
-    from .mirror import Shadow
+    from .upstream import Upstream
 
-_RAW, _UNCHUNK, _CHUNK = range(3)  # how an answer's body goes on to the client
 _SERVER_ERRORS: Final = {Ending.CONNECT: 502, Ending.TIMEOUT: 504, Ending.TRUNCATED: 502}
+_LONGEST_TIMEOUT: Final = 9  # digits of milliseconds: eleven days, far above any deadline
 
 
-class Exchange(Receiver):
+class Exchange(Answering):
     """A request that is being answered for `client`.
 
-    Times are monotonic seconds. `held`: the request's payload, `kept`: the answer's, each None once
-    beyond the capture limit. `pair`: number of the pair its copy makes, -1 without one.
+    Times are monotonic seconds. `assigned_arm`: what the fact is accounted to; `arm` differs from it once
+    stable answers in the candidate's place (`fell_back`). `held`: the request's payload, None once beyond
+    the capture limit. `copies`: those chosen to be mirrored. `ending`, `latency`: set when it is reported.
     """
 
     __slots__ = (
-        "_begun", "_blocked_since", "_ended", "_out", "_outgoing", "_path", "_retried", "_stalled", "_target",
-        "arm", "assigned", "assigned_at", "call", "client", "ending", "excluded", "head", "held", "kept",
-        "latency", "number", "pair", "reported", "request_bytes", "request_done", "request_id",
-        "response_bytes", "response_encoding", "sent_at", "shadow", "slot", "status", "unit", "upstream",
+        "_ended", "_outgoing", "assigned", "assigned_arm", "copies", "ending", "excluded", "fell_back",
+        "held", "latency", "number", "reported", "request_bytes", "retried", "unit",
     )  # fmt: skip
 
-    arm: ServedArm
+    ending: Ending
+    latency: float
+    copies: list[Copy] | None
+    held: list[bytes] | None
+    _outgoing: list[bytes] | None
 
     def __init__(self, path: DataPath, client: Client, head: RequestHead, call: Call) -> None:
         service = call.service
-        self._path = path
-        self.client: Client | None = client
+        self.path = path
+        self.client = client
         self.head = head
         self.call = call
         self.head_only = call.head_only
-        self.waiting = False
-        self.wants_payload = False
-        self.upstream: Upstream | None = None
-        self.number = path.next_number()
-        self.request_id = head.request_id or path.new_request_id()
-        self.held: list[bytes] | None = []
-        self.kept: list[bytes] | None = []
-        self.request_done = False
+        self.upstream = self.answer = self.stream = self.kept = self.held = self._outgoing = self.copies = (
+            None
+        )
+        self.waiting = self.wants_payload = self.request_done = self.reported = self._ended = False
+        self.excluded = self.fell_back = self.retried = False
         self.request_bytes = self.response_bytes = 0
-        self.response_encoding = b""
-        self.status = 0
-        self.sent_at = self._blocked_since = self._stalled = self.latency = 0.0
-        self.reported = self._begun = self._ended = self._retried = False
-        self._out = _RAW
-        self._outgoing: list[bytes] | None = None
-        self.ending = Ending.OPEN
-        self.pair = -1
-        self.shadow: Shadow | None = None
-        self.assigned = monotonic()
+        self.sent_at = 0.0
         self.unit = -1
-        self.excluded = False
-        if call.predicts:
-            self.slot = service.slot
-            arm, self.unit, self.excluded = assign(service, head.seen, path.random)
-            self.arm = service.arms[arm]
-            if self.slot >= 0:
-                self.assigned_at = self.assigned + path.offset
-                path.cells[self.slot * FIELDS + ASSIGNED + self.arm.index] += 1
-                mirror = service.mirror
-                if mirror is not None and self.arm.index == STABLE and not self.excluded:
-                    self.pair = path.mirrors.choose(self, mirror)
+        self.number = number = path.number = path.number + 1
+        self.request_id = head.request_id or path.new_request_id()
+        service.budget.requests += 1
+        if service.adds is not None:
+            head.fields = service.adds.to_request(head, client.peer())
+        self.assigned = monotonic()
+        path.open[number] = self
+        if call.holds:
+            self.slot = -1
+            self.assigned_arm = STABLE
+            self.arm = service.arms[STABLE]
+        elif call.predicts:
+            self._assign(None)
         else:
             self.slot = -1
+            self.assigned_arm = call.arm
             self.arm = service.arms[call.arm]
-        if self.slot < 0:
-            self.kept = None
-        targets = self.arm.targets
-        self._target = 0 if len(targets) == 1 else path.turn(len(targets))
-        path.open[self.number] = self
+
+    def _assign(self, body: bytes | None) -> None:
+        service = self.call.service
+        path = self.path
+        self.slot = slot = service.slot
+        index, self.unit, self.excluded = assign(service, self.head.seen, path.random, body)
+        if self.unit == CHOSEN:  # by the caller, so it is no sample of either arm
+            self.slot = slot = -1
+        arm = service.arms[index]
+        if index == CANDIDATE and not arm.ready:
+            if arm.was_ready:  # nothing was sent, so stable answers for it without asking the budget
+                self.fell_back = True
+            else:
+                index = STABLE
+                self.excluded = True
+            arm = service.arms[STABLE]
+        self.assigned_arm = index
+        self.arm = arm
+        if slot >= 0:
+            path.cells[slot * FIELDS + ASSIGNED + index] += 1
+            if self.fell_back:
+                path.brake(self, Ending.CONNECT, self.assigned)
+        if self.fell_back:
+            return
+        mirrors = service.mirrors
+        if mirrors is not None and not self.excluded:
+            self.copies = path.mirrors.choose(self, mirrors[index])
+
+    # --- for those who ask
+
+    @property
+    def assigned_at(self) -> float:
+        """Epoch seconds of the assignment."""
+        return self.assigned + self.path.offset
+
+    @property
+    def status(self) -> int:
+        """Status of the answer, 0 without one."""
+        return 0 if self.answer is None else self.answer.status
+
+    @property
+    def response_encoding(self) -> bytes:
+        """Content-encoding of the answer."""
+        return b"" if self.answer is None else self.answer.encoding
 
     # --- the request, driven by the client's connection
 
     def send_head(self, payload: bytes, raw: bytes, *, more: bool) -> None:
         """Forward the head and what came with it; `raw` is `payload` with its framing."""
+        size = self.request_bytes = len(payload)
+        if size <= self.call.service.route.capture_request:
+            self.held = [payload] if size else []
+        self._send(self.message(raw), more=more)
+
+    def message(self, raw: bytes) -> bytes:
+        """The request as `arm` gets it, with `raw` as what is there of its framed body."""
         head = self.head
-        self._hold(payload)
-        data = b"".join(
+        return b"".join(
             (
-                self.call.lines[self.arm.index][self._target],
+                self.call.lines[self.arm.index],
                 head.fields,
                 b"\r\n" if head.request_id is not None else request_id_line(self.request_id) + b"\r\n",
                 raw,
             )
         )
-        upstream = self.arm.targets[self._target].pool.take()
+
+    def _send(self, data: bytes, *, more: bool, fresh: bool = False) -> None:
+        source = self.arm.source
+        upstream = None if fresh else source.take()
         if upstream is not None:
             self.upstream = upstream
             upstream.start(self, data, more=more)
         else:
             self.waiting = True
             self._outgoing = [data]
-        if not more:
+        if not more and not self.request_done:
             self._request_complete()
         if upstream is None:
-            self.arm.targets[self._target].pool.ask(self)
+            source.ask(self)
 
     def send_body(self, payload: list[bytes] | bytes, raw: bytes, *, more: bool) -> None:
         """Forward more of the body."""
         for piece in (payload,) if isinstance(payload, bytes) else payload:
-            self._hold(piece)
+            self.request_bytes += len(piece)
+            if self.held is not None:
+                if self.request_bytes > self.call.service.route.capture_request:
+                    self.held = None
+                else:
+                    self.held.append(piece)
         upstream = self.upstream
         if upstream is not None:
             upstream.send(raw)
@@ -128,255 +178,151 @@ class Exchange(Receiver):
         if not more:
             self._request_complete()
 
-    def _hold(self, payload: bytes) -> None:
-        if payload:
-            self.request_bytes += len(payload)
-            if self.held is not None:
-                if self.request_bytes > self.call.service.route.capture_request:
-                    self.held = None
-                else:
-                    self.held.append(payload)
-
     def _request_complete(self) -> None:
         self.request_done = True
-        self.sent_at = monotonic()
-        if self.pair >= 0:
-            self._path.mirrors.copy(self)
+        self.sent_at += monotonic()  # it was 0, or less what an upload has waited for its connection
+        if self.copies is not None:
+            self.path.mirrors.send(self)
 
     def connected(self, upstream: Upstream) -> None:
         """Part of Receiver."""
         self.waiting = False
         outgoing, self._outgoing = self._outgoing or [], None
         self.upstream = upstream
+        if not self.request_done:  # the upload waited with it: queueing belongs to the latency
+            self.sent_at = self.assigned - monotonic()
         upstream.start(self, b"".join(outgoing), more=not self.request_done)
         if self.client is not None:
             self.client.go_on_upload()
 
-    # --- the answer, driven by the upstream's connection
+    # --- a second attempt
 
-    def interim(self, raw: bytes) -> None:
-        """Part of Receiver."""
-        if self.client is not None and self.head.minor:
-            self.client.write(raw)
+    def whole(self) -> bytes | None:
+        """The whole body of a complete request, None where it is not held."""
+        return None if self.held is None else b"".join(self.held)
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
-        """Part of Receiver."""
-        now = monotonic()
-        self.status = head.status
-        self.response_encoding = head.encoding
-        self.response_bytes = len(body)
-        if self.kept is not None:
-            self.kept = [body] if len(body) <= self.call.service.route.capture_response else None
-        client = self.client
-        if client is not None:
-            keep = client.keeps(self)
-            client.write(b"".join((b"HTTP/1.1 ", head.line, head.fields, *self._named(keep=keep), body)))
-            self._account(Ending.ANSWERED, now)
-            client.finished(now, keep=keep)
-        else:
-            self._account(Ending.ANSWERED, now)
+    def send_again(self, *, fresh: bool) -> None:
+        """Send the whole request to `arm`; `fresh`: not on a connection that idled."""
+        body = self.whole() or b""
+        head = self.head
+        if head.expect or head.length == CHUNKED:
+            head.fields = with_length(head.fields, len(body) if head.length else None)
+            head.expect = False
+        self._send(self.message(body), more=False, fresh=fresh)
 
-    def began(self, head: ResponseHead) -> None:
-        """Part of Receiver."""
-        self.status = head.status
-        self.response_encoding = head.encoding
-        client = self.client
-        if client is None:
-            return
-        self._begun = True
-        coding = b""
-        if head.length == CHUNKED:
-            self._out = _RAW if self.head.minor else _UNCHUNK
-        elif head.length == UNTIL_CLOSE:
-            self._out = _CHUNK if self.head.minor else _RAW
-        if head.length < 0 and self.head.minor:
-            coding = b"transfer-encoding: chunked\r\n"
-        elif head.length < 0:
-            client.close_after = True  # an HTTP/1.0 client knows the end by the close
-        self.wants_payload = self._out == _UNCHUNK or self.kept is not None
-        keep = client.keeps(self)
-        client.write(b"".join((b"HTTP/1.1 ", head.line, head.fields, coding, *self._named(keep=keep))))
-        if client.blocked:
-            self.hold_answer()
+    def falls_back(self, ending: Ending, now: float) -> bool:
+        """Let stable answer what the candidate could not, if it may."""
+        return fall_back(self, ending, now)
 
-    def piece(self, raw: bytes, payload: list[bytes] | None, size: int) -> None:
-        """Part of Receiver."""
-        self.response_bytes += size
-        kept = self.kept
-        if kept is not None:
-            if self.response_bytes > self.call.service.route.capture_response:
-                self.kept = None
-                self.wants_payload = self._out == _UNCHUNK
-            elif payload is None:
-                kept.append(raw)
-            else:
-                kept.extend(payload)
-        client = self.client
-        if client is not None:
-            if self._out == _RAW:
-                client.write(raw)
-            elif self._out == _CHUNK:
-                client.write(chunk(raw))
-            else:
-                client.write(b"".join(payload or ()))
-
-    def ended(self) -> None:
-        """Part of Receiver."""
-        now = monotonic()
-        client = self.client
-        if client is None:
-            self._account(Ending.ANSWERED, now)
-            return
-        if self._out == _CHUNK:
-            client.write(LAST)
-        keep = client.keeps(self)
-        self._account(Ending.ANSWERED, now)
-        client.finished(now, keep=keep)
+    # --- what goes wrong
 
     def failed(self, ending: Ending) -> None:
         """Part of Receiver."""
         upstream, self.upstream = self.upstream, None
         self.waiting = False
-        if ending == Ending.TRUNCATED and upstream is not None and self._repeat(upstream):
-            return
+        now = monotonic()
+        if self.stream is None or not self.stream.begun:
+            if ending == Ending.TRUNCATED and upstream is not None and repeat(self, upstream, now):
+                return
+            if self.arm.falls_back and fall_back(self, ending, now):
+                return
         reason = {
             Ending.CONNECT: "cannot be reached",
             Ending.TIMEOUT: "did not answer within the deadline",
         }.get(ending, "broke off its answer")
-        self._fail(ending, _SERVER_ERRORS.get(ending, 502), self._blamed(reason))
+        self.fail(ending, _SERVER_ERRORS.get(ending, 502), self.blamed(reason))
 
-    def _blamed(self, reason: str) -> str:
+    def refused(self) -> None:
+        """Part of Receiver: our own bound, so it is no failure of the version."""
+        self.waiting = False
+        self._outgoing = None
+        reason = f"too many requests wait for version {self.arm.version} already; try again later"
+        self.fail(Ending.DISCONNECTED, 503, reason)
+
+    def blamed(self, reason: str) -> str:
         """What went wrong, with whose version it was; never its address."""
         return f"version {self.arm.version} of {self.call.service.route.service} {reason}"
 
-    def _repeat(self, upstream: Upstream) -> bool:
-        """Send once more on a fresh connection: the old one was stale, so nothing has been answered."""
-        call = self.call
-        if (
-            self._retried or upstream.answering or upstream.uses <= 1 or not self.request_done
-            or self.held is None or self.head.length == CHUNKED
-            or not (call.idempotent or call.service.repeatable)
-        ):  # fmt: skip
-            return False
-        self._retried = True
-        ours = b"\r\n" if self.head.request_id is not None else request_id_line(self.request_id) + b"\r\n"
-        self._outgoing = [call.lines[self.arm.index][self._target], self.head.fields, ours, *self.held]
-        self.waiting = True
-        self.arm.targets[self._target].pool.ask(self)
-        return True
-
-    # --- the clock and the client
-
-    def expire(self, now: float) -> None:
-        """The deadline has passed: a client still sending its body gets 408, any other 504."""
-        self._leave_upstream()
-        client = self.client
-        slow_client = not self.request_done and client is not None and not client.upload_held
-        if slow_client:
-            self._fail(Ending.DISCONNECTED, 408, "the request body did not arrive in time", now)
-        else:
-            self._fail(Ending.TIMEOUT, 504, self._blamed("did not answer within the deadline"), now)
-
     def refuse(self, status: int, reason: str) -> None:
         """The request turned out to be unacceptable while its body came: the client's fault."""
-        self._leave_upstream()
-        self._fail(Ending.DISCONNECTED, status, reason)
+        self.leave_upstream()
+        self.fail(Ending.DISCONNECTED, status, reason)
 
     def abandon(self) -> None:
         """The client is gone."""
         self.client = None
-        self._leave_upstream()
-        self._account(Ending.DISCONNECTED, monotonic())
+        self.leave_upstream()
+        self.account(Ending.DISCONNECTED, monotonic())
 
-    def hold_answer(self) -> None:
-        """The client takes no more for now: what the upstream waits then is not its latency."""
-        if self.upstream is not None and not self._blocked_since:
-            self._blocked_since = monotonic()
-            self.upstream.hold()
+    # --- the clock
 
-    def go_on_answer(self) -> None:
-        """The client takes more again."""
-        if self._blocked_since:
-            self._stalled += monotonic() - self._blocked_since
-            self._blocked_since = 0.0
-            if self.upstream is not None:
-                self.upstream.go_on()
+    def deadline_at(self) -> float:
+        """When the whole request must be over: the route's deadline, or the client's if that is sooner."""
+        seconds = self.call.service.route.deadline
+        wanted = self.head.seen.get(TIMEOUT)
+        if wanted and wanted.isdigit() and len(wanted) <= _LONGEST_TIMEOUT and int(wanted):
+            seconds = min(seconds, int(wanted) / 1000)
+        return self.assigned + seconds
 
-    def pause(self) -> None:
-        """Part of Receiver."""
-        if self.client is not None:
-            self.client.hold_upload()
+    def first_look(self) -> float:
+        """When the clock must look at it first."""
+        if TIMEOUT in self.head.seen:
+            return self.deadline_at()
+        return self.assigned + self.call.service.look
 
-    def resume(self) -> None:
-        """Part of Receiver."""
-        if self.client is not None:
-            self.client.go_on_upload()
+    def look(self, now: float) -> float:
+        """Obey the deadlines; the result is when to look again, 0.0 if it has ended."""
+        return look(self, now)
 
     # --- the end
 
-    def _leave_upstream(self) -> None:
+    def leave_line(self) -> None:
+        """Wait for no connection any more."""
+        self.waiting = False
+        self.arm.source.leave(self)
+
+    def leave_upstream(self) -> None:
+        """Want nothing more of the upstream, nor a connection to it."""
         if self.waiting:
-            self.waiting = False
-            self.arm.targets[self._target].pool.leave(self)
+            self.leave_line()
         self._outgoing = None
         if self.upstream is not None:
             self.upstream.drop()
             self.upstream = None
 
-    def _named(self, *, keep: bool) -> tuple[bytes, ...]:
-        """The last header lines of an answer, and the empty line."""
-        connection = (
-            b"connection: close\r\n"
-            if not keep
-            else b""
-            if self.head.minor
-            else b"connection: keep-alive\r\n"
-        )
-        return (connection, b"x-request-id: ", self.request_id, b"\r\n", self.arm.named, b"\r\n")
-
-    def _fail(self, ending: Ending, status: int, reason: str, now: float = 0.0) -> None:
+    def fail(self, ending: Ending, status: int, reason: str, now: float = 0.0) -> None:
+        """End it with an answer of our own, or cut off the one that has begun."""
         now = now or monotonic()
         client = self.client
-        self._account(ending, now)
+        self.account(ending, now)
         if client is None:
             return
-        if self._begun:
-            client.cut(framed=self.head.minor or self._out == _RAW)
+        stream = self.stream
+        if stream is not None and stream.begun:
+            client.cut(framed=self.head.minor or stream.out == RAW)
             return
-        named = request_id_line(self.request_id) + self.arm.named
         keep = client.keeps(self) and self.request_done
+        named = self.own_named()
         client.write(own_answer(status, reason, named, close=not keep, bodyless=self.head_only))
         client.finished(now, keep=keep)
 
-    def _account(self, ending: Ending, now: float) -> None:
+    def own_named(self) -> bytes:
+        """The header lines of an answer of our own."""
+        return request_id_line(self.request_id) + self.arm.named
+
+    def account(self, ending: Ending, now: float) -> None:
         """Take the exchange out of the open ones and report it, once."""
         if self._ended:
             return
         self._ended = True
-        self.ending = ending
         self.upstream = self.client = None
-        path = self._path
+        path = self.path
         del path.open[self.number]
         if self.slot < 0:
             return
-        if self.call.service.breaker is not None and self.arm.index == CANDIDATE:
+        if self.arm.index == CANDIDATE and self.call.service.breaker is not None:
             path.brake(self, ending, now)
         if not self.reported:
-            self.report(ending, now)
-        if self.pair >= 0:
-            path.mirrors.stable_ended(self)
-
-    def report(self, ending: Ending, now: float) -> None:
-        """Make the fact: at the end, or once as open when `account_after` has passed."""
-        self.reported = True
-        self.ending = ending
-        self.latency = self._latency(ending, now)
-        report(self._path, self)
-
-    def _latency(self, ending: Ending, now: float) -> float:
-        if ending in {Ending.DISCONNECTED, Ending.OPEN}:
-            return now - self.assigned
-        if not self.sent_at:
-            return 0.0
-        stalled = self._stalled + (now - self._blocked_since if self._blocked_since else 0.0)
-        return max(0.0, now - self.sent_at - stalled)
+            report(self, ending, now)
+        if self.copies is not None and not self.fell_back:
+            path.mirrors.served(self)

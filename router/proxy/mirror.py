@@ -1,299 +1,255 @@
-"""Copies of requests to a shadow, within bounds, and the pairs they make.
+"""Copies of requests, and the pairs they make. Three kinds: what stable serves to the candidate (shadow)
+and to stable again (floor), what the candidate serves to stable (back).
 
-A copy is made when the request's body is complete and stable's request is on its way, whatever becomes
-of stable's. Past a bound the copy is dropped and counted, never queued.
+Chosen at random at assignment; sent when the request's body is complete, whatever becomes of the answer;
+past a bound dropped and counted, never queued. A pair is reported when both of its sides have ended. One
+whose request stable answered in the candidate's place is none: both its sides would be stable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..counters import FIELDS, MIRRORS_CHOSEN, MIRRORS_FINISHED
-from ..facts import Ending, Pair
-from .answers import request_id_line
-from .heads import CHUNKED, ResponseHead
+from ..facts import PAIR_BACK, PAIR_SHADOW, Ending, MirrorTally, Pair
+from .bounds import Bounds
+from .copies import Copy
+from .heads import JSON_BYTES, RequestHead, ResponseHead
 from .reporting import text
-from .table import ServedMirror
-from .upstream import Receiver, Upstream
+from .served import ServedMirror, Service
+from .warming import Warmth
 
 if TYPE_CHECKING:
     from .datapath import DataPath
     from .exchange import Exchange
 
-_NOT_COPIED = frozenset((b"expect", b"transfer-encoding"))
-
-
-class Bounds:
-    """What the copies of one service hold at this moment; it outlives route tables."""
-
-    __slots__ = ("bytes", "in_flight", "refilled_at", "tokens")
-
-    def __init__(self, now: float) -> None:
-        self.bytes = 0
-        self.in_flight = 0
-        self.tokens = 1.0
-        self.refilled_at = now
-
-    def spend(self, rate: float, now: float) -> bool:
-        """Take a token from a bucket that fills with `rate` a second and holds a tenth of a second's."""
-        self.tokens = min(max(1.0, rate / 10), self.tokens + rate * (now - self.refilled_at))
-        self.refilled_at = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
-
-
-class Shadow(Receiver):
-    """One copy on its way, and its answer; `kept` None when the answer is beyond a limit."""
-
-    __slots__ = (
-        "_data",
-        "_mirror_pool",
-        "_mirrors",
-        "bounds",
-        "bytes",
-        "deadline_at",
-        "done",
-        "encoding",
-        "ending",
-        "kept",
-        "latency",
-        "limit",
-        "sent_at",
-        "size",
-        "stable",
-        "status",
-        "upstream",
-    )  # fmt: skip
-
-    def __init__(self, mirrors: Mirrors, stable: Exchange, mirror: ServedMirror, bounds: Bounds) -> None:
-        self.head_only = False
-        self.waiting = False
-        self.wants_payload = True
-        self.done = False
-        self._mirrors = mirrors
-        self.stable = stable
-        self.bounds = bounds
-        self.upstream: Upstream | None = None
-        self.ending = Ending.OPEN
-        self.status = 0
-        self.latency = 0.0
-        self.encoding = b""
-        self.kept: list[bytes] | None = []
-        self.size = 0
-        self.limit = mirror.route.max_bytes
-        self.sent_at = monotonic()
-        service = stable.call.service
-        self.deadline_at = min(self.sent_at + mirror.route.deadline, stable.assigned + service.account_after)
-        target = mirrors.path.turn(len(mirror.targets))
-        head = stable.head
-        held = stable.held or []
-        fields, length = head.fields, b""
-        if head.expect or head.length == CHUNKED:
-            lines = fields.split(b"\r\n")
-            fields = b"\r\n".join(
-                line for line in lines if line.partition(b":")[0].lower() not in _NOT_COPIED
-            )
-        if head.length == CHUNKED:
-            length = b"content-length: %d\r\n" % stable.request_bytes
-        named = b"" if head.request_id is not None else request_id_line(stable.request_id)
-        line = stable.call.mirror_lines[target]
-        self._data = b"".join((line, fields, length, named, b"x-accede-shadow: 1\r\n\r\n", *held))
-        self._mirror_pool = mirror.targets[target].pool
-        self.bytes = len(self._data)
-        bounds.bytes += self.bytes
-        bounds.in_flight += 1
-
-    def begin(self) -> None:
-        """Send it, or wait for a connection."""
-        upstream = self._mirror_pool.take()
-        if upstream is not None:
-            self.connected(upstream)
-        else:
-            self.waiting = True
-            self._mirror_pool.ask(self)
-
-    def connected(self, upstream: Upstream) -> None:
-        """Part of Receiver."""
-        self.waiting = False
-        self.upstream = upstream
-        upstream.start(self, self._data, more=False)
-        self._data = b""
-
-    def answered(self, head: ResponseHead, body: bytes) -> None:
-        """Part of Receiver."""
-        self.began(head)
-        self._keep([body], len(body))
-        self.finish(Ending.ANSWERED)
-
-    def began(self, head: ResponseHead) -> None:
-        """Part of Receiver."""
-        self.status = head.status
-        self.encoding = head.encoding
-
-    def piece(self, raw: bytes, payload: list[bytes] | None, size: int) -> None:
-        """Part of Receiver."""
-        self._keep([raw] if payload is None else payload, size)
-
-    def ended(self) -> None:
-        """Part of Receiver."""
-        self.finish(Ending.ANSWERED)
-
-    def failed(self, ending: Ending) -> None:
-        """Part of Receiver."""
-        self.upstream = None
-        self.finish(ending)
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-        if self.upstream is not None:
-            self.upstream.drop()
-        elif self.waiting:
-            self._mirror_pool.leave(self)
-        self.finish(Ending.TIMEOUT)
-
-    def hold(self, size: int) -> bool:
-        """Account `size` more bytes to this copy; False beyond the bound."""
-        if self.bounds.bytes + size > self.limit:
-            return False
-        self.bounds.bytes += size
-        self.bytes += size
-        return True
-
-    def _keep(self, pieces: list[bytes], size: int) -> None:
-        if self.kept is None:
-            return
-        self.size += size
-        if self.size > self.stable.call.service.route.capture_response or not self.hold(size):
-            self.kept = None
-            self.wants_payload = False
-        else:
-            self.kept.extend(pieces)
-
-    def finish(self, ending: Ending) -> None:
-        """The shadow's side has ended."""
-        if self.done:
-            return
-        self.done = True
-        self.waiting = False
-        self.upstream = None
-        self.ending = ending
-        self.latency = monotonic() - self.sent_at
-        if ending != Ending.ANSWERED:
-            self.kept = []
-        self.bounds.in_flight -= 1
-        self._mirrors.shadow_ended(self)
+_NO_MORE_DIGITS: Final = 15  # as of Content-Length (heads)
+_UNCOUNTED: Final = MirrorTally(-1, 0, 0, 0, 0, 0, 0)  # takes what nobody reads
 
 
 class Mirrors:
-    """All copies of a worker. `open_pairs`: exchanges whose pair is not yet reported, by its number."""
+    """All copies of a worker. `open_pairs`: those whose pair is not yet reported, by number, oldest first."""
 
     def __init__(self, path: DataPath) -> None:
         self.path = path
-        self.open_pairs: dict[int, Exchange] = {}
-        self.shadows: dict[int, Shadow] = {}
+        self.open_pairs: dict[int, Copy] = {}
         self.next_pair = 1
+        self._under_way: set[Copy] = set()
         self._bounds: dict[str, Bounds] = {}
+        self._warmths: dict[tuple[str, str, tuple[str, ...]], Warmth] = {}
+        self._cold: list[Service] = []
 
-    def choose(self, exchange: Exchange, mirror: ServedMirror) -> int:
-        """Whether this request is to be copied, at random: the number of its pair, or -1."""
-        if mirror.rate < 1.0 and self.path.random() >= mirror.rate:
-            return -1
-        number = self.next_pair
-        self.next_pair += 1
-        self.open_pairs[number] = exchange
-        return number
+    def adopt(self, services: Iterable[Service]) -> None:
+        """Take up a new table's services; a candidate that is cold or was never ready gets no users yet."""
+        now = monotonic()
+        known, self._warmths = self._warmths, {}
+        self._cold = []
+        for service in services:
+            warming: ServedMirror | None = None
+            for mirror in service.every_mirror:
+                rule = mirror.route
+                if rule.warm_up and mirror.kind == PAIR_SHADOW:
+                    key = (service.name, rule.version, rule.addresses)
+                    warmth = self._warmths[key] = known.get(key) or Warmth(rule.warm_up)
+                    if not warmth.warm(now):
+                        mirror.warmth = warmth
+                        warming = mirror
+            candidate = service.awaited
+            if candidate is not None and (warming is not None or not candidate.was_ready):
+                service.hold(warming)
+                self._cold.append(service)
+            else:
+                service.let_go()
 
-    def copy(self, exchange: Exchange) -> None:
-        """The body is complete: send the copy, or drop and count it."""
+    def choose(self, exchange: Exchange, mirrors: tuple[ServedMirror, ...]) -> list[Copy] | None:
+        """The copies to make of this request, each at random; None without any."""
+        copies: list[Copy] | None = None
+        for mirror in mirrors:
+            if mirror.rate < 1.0 and self.path.random() >= mirror.rate:
+                continue
+            copy = None
+            if mirror.warmth is not None:
+                copy, counts = self._warming(exchange, mirror, mirror.warmth)
+                if copy is None and not counts:
+                    continue
+            if copy is None:
+                number = self.next_pair
+                self.next_pair += 1
+                copy = self.open_pairs[number] = Copy(self, exchange, mirror, number, None)
+            if copies is None:
+                copies = [copy]
+            else:
+                copies.append(copy)
+        return copies
+
+    def _warming(self, exchange: Exchange, mirror: ServedMirror, warmth: Warmth) -> tuple[Copy | None, bool]:
+        """The copy that warms the candidate up, if one is still to be; and whether an ordinary one may go."""
         service = exchange.call.service
-        mirror = service.mirror
-        if mirror is None or not exchange.call.mirror_lines:  # the breaker has closed it meanwhile
-            self._forget(exchange)
-            return
+        held = service.held_for is mirror
+        if held:
+            self.path.gathered.tally(service.placed.slot, mirror.kind).held += 1
+            if not mirror.ready:
+                return None, False
+        if warmth.wants:
+            return Copy(self, exchange, mirror, -1, warmth), False
+        if not held:
+            mirror.warmth = None  # warm enough: copies count from here on
+        return None, not held
+
+    def send(self, exchange: Exchange) -> None:
+        """The body is complete: send its copies, or drop and count them.
+
+        The exchange keeps those that make a pair, until it is reported: a cycle left behind would hold bodies
+        until the collector runs, which is rare in a worker.
+        """
+        copies, exchange.copies = exchange.copies or (), None
+        service = exchange.call.service
+        closed = service.mirrors is None  # the breaker has closed it meanwhile
         now = monotonic()
         bounds = self._bounds.get(service.name)
         if bounds is None:
             bounds = self._bounds[service.name] = Bounds(now)
-        tally = self.path.gathered.tally(exchange.slot)
-        tally.chosen += 1
-        self.path.cells[exchange.slot * FIELDS + MIRRORS_CHOSEN] += 1
-        rule = mirror.route
-        if exchange.held is None:
-            tally.dropped_size += 1
-        elif bounds.in_flight >= rule.max_in_flight:
-            tally.dropped_in_flight += 1
-        elif bounds.bytes + exchange.request_bytes + len(exchange.head.fields) > rule.max_bytes:
-            tally.dropped_bytes += 1
-        elif rule.max_rps is not None and not bounds.spend(rule.max_rps, now):
-            tally.dropped_rate += 1
-        else:
-            tally.sent += 1
-            shadow = Shadow(self, exchange, mirror, bounds)
-            exchange.shadow = shadow
-            self.shadows[exchange.pair] = shadow
-            shadow.begin()
-            return
-        self._forget(exchange)
+        size = exchange.request_bytes + len(exchange.head.fields)
+        for copy in copies:
+            if closed:
+                self._forget(copy)
+                continue
+            rule = copy.mirror.route
+            tally = self.path.gathered.tally(service.placed.slot, copy.mirror.kind)
+            if copy.warmth is not None:
+                # What is not sent of these counts nowhere: there will be others.
+                if exchange.held is None or not bounds.admit(rule, size, _UNCOUNTED, now):
+                    continue
+                if not copy.warmth.take():
+                    continue
+                tally.warmed += 1
+            else:
+                tally.chosen += 1
+                self.path.cells[exchange.slot * FIELDS + MIRRORS_CHOSEN] += 1
+                if exchange.held is None:
+                    tally.dropped_size += 1
+                    self._forget(copy)
+                    continue
+                if not bounds.admit(rule, size, tally, now):
+                    self._forget(copy)
+                    continue
+                tally.sent += 1
+                if exchange.copies is None:
+                    exchange.copies = [copy]
+                else:
+                    exchange.copies.append(copy)
+            self._under_way.add(copy)
+            copy.send(bounds)
 
-    def stable_ended(self, exchange: Exchange) -> None:
-        """Stable's side has ended."""
-        shadow = exchange.shadow
-        if shadow is None:
-            self._forget(exchange)
-        elif shadow.done:
-            self._report(exchange, shadow)
-        elif exchange.kept and not shadow.hold(sum(map(len, exchange.kept))):
-            exchange.kept = None
-
-    def shadow_ended(self, shadow: Shadow) -> None:
-        """The shadow's side has ended."""
-        exchange = shadow.stable
-        self.shadows.pop(exchange.pair, None)
-        self.path.cells[exchange.slot * FIELDS + MIRRORS_FINISHED] += 1
-        if exchange.reported:
-            self._report(exchange, shadow)
+    def served(self, exchange: Exchange) -> None:
+        """The exchange has ended and is reported."""
+        for copy in tuple(exchange.copies or ()):
+            if copy.bounds is None:
+                self._forget(copy)
+            elif exchange.fell_back and copy.mirror.kind == PAIR_BACK:
+                self._unpair(exchange, copy)
+            elif copy.done:
+                self._report(copy)
+            elif exchange.kept and not copy.hold(sum(map(len, exchange.kept))):
+                copy.lost = True
 
     def overdue(self, exchange: Exchange) -> None:
-        """The exchange was reported as open at `account_after`: so is its pair."""
-        shadow = exchange.shadow
-        if shadow is None:
-            self._forget(exchange)
-        elif shadow.done:
-            self._report(exchange, shadow)
-        else:
-            shadow.expire()
+        """The exchange was reported as open at `account_after`: so are its pairs."""
+        for copy in tuple(exchange.copies or ()):
+            if copy.bounds is None:
+                self._forget(copy)
+            elif copy.done:
+                self._report(copy)
+            else:
+                copy.expire()
+
+    def copy_ended(self, copy: Copy) -> None:
+        """The copy's side has ended."""
+        self._under_way.discard(copy)
+        if copy.warmth is not None:
+            copy.warmth.ended += 1
+        if copy.number < 0:
+            copy.release()
+            return
+        self.path.cells[copy.exchange.slot * FIELDS + MIRRORS_FINISHED] += 1
+        if copy.exchange.reported:
+            self._report(copy)
 
     def sweep(self, now: float) -> None:
-        """End copies whose deadline has passed."""
-        late = [shadow for shadow in self.shadows.values() if now >= shadow.deadline_at]
-        for shadow in late:
-            shadow.expire()
+        """End copies whose deadline has passed; let users go to candidates that are warm by now."""
+        late = [copy for copy in self._under_way if now >= copy.deadline_at]
+        for copy in late:
+            copy.expire()
+        if self._cold:
+            self._cold = [service for service in self._cold if self._still_cold(service, now)]
 
-    def _forget(self, exchange: Exchange) -> None:
-        self.open_pairs.pop(exchange.pair, None)
-        exchange.pair = -1
+    @staticmethod
+    def _still_cold(service: Service, now: float) -> bool:
+        candidate = service.awaited
+        if candidate is not None and not candidate.was_ready:
+            return True
+        mirror = service.held_for
+        if mirror is not None and mirror.warmth is not None:
+            if mirror.warmth.held_since is None:
+                mirror.warmth.held_since = now
+            if not mirror.warmth.warm(now):
+                return True
+            mirror.warmth = None
+        service.let_go()
+        return False
 
-    def _report(self, exchange: Exchange, shadow: Shadow) -> None:
-        number = exchange.pair
-        if self.open_pairs.pop(number, None) is None:
+    def _forget(self, copy: Copy) -> bool:
+        """There will be no pair, or there has been one; False where that is known."""
+        if self.open_pairs.pop(copy.number, None) is None and copy.number >= 0:
+            return False
+        copies = copy.exchange.copies
+        if copies is not None and copy in copies:
+            copies.remove(copy)
+            if not copies:
+                copy.exchange.copies = None
+        return True
+
+    def _unpair(self, exchange: Exchange, copy: Copy) -> None:
+        """Stable answered in the candidate's place: the copy has nothing to be compared with."""
+        if not self._forget(copy):
             return
-        exchange.pair = -1
-        exchange.shadow = None
-        shadow.bounds.bytes -= shadow.bytes
-        stable_kept = exchange.kept if exchange.ending == Ending.ANSWERED else []
-        lost = stable_kept is None or shadow.kept is None or exchange.held is None
+        self.path.gathered.tally(exchange.slot, copy.mirror.kind).unpaired += 1
+        copy.leave()
+        copy.finish(Ending.DISCONNECTED)
+        copy.release()
+
+    def _report(self, copy: Copy) -> None:
+        if not self._forget(copy):
+            return
+        exchange = copy.exchange
+        copy.release()
+        kept = exchange.kept if exchange.ending == Ending.ANSWERED else []
+        lost = copy.lost or kept is None or copy.kept is None or exchange.held is None
+        served = (int(exchange.ending), exchange.status, exchange.latency)
+        copied = (int(copy.ending), copy.status, copy.latency)
+        served_body = b"" if lost else b"".join(kept or ())
+        copied_body = b"" if lost else b"".join(copy.kept or ())
+        encodings = (text(exchange.response_encoding), text(copy.encoding))
+        json_bytes = (_json_bytes(exchange.answer), _json_bytes(copy.answer))
+        kind = copy.mirror.kind
+        if kind == PAIR_BACK:  # stable's side first: here it is the copy
+            served, copied = copied, served
+            served_body, copied_body = copied_body, served_body
+            encodings = encodings[1], encodings[0]
+            json_bytes = json_bytes[1], json_bytes[0]
         self.path.gathered.add_pair(
             Pair(
-                number, exchange.slot, exchange.assigned_at,
-                int(exchange.ending), exchange.status, exchange.latency,
-                int(shadow.ending), shadow.status, shadow.latency, lost,
-                b"" if lost else b"".join(exchange.held or ()),
-                b"" if lost else b"".join(stable_kept or ()),
-                b"" if lost else b"".join(shadow.kept or ()),
-                text(exchange.head.encoding), text(exchange.response_encoding),
-                text(shadow.encoding),
+                copy.number, exchange.slot, exchange.assigned_at, *served, *copied, lost,
+                b"" if lost else b"".join(exchange.held or ()), served_body, copied_body,
+                text(exchange.head.encoding), *encodings,
+                kind, _json_bytes(exchange.head), *json_bytes,
             )
         )  # fmt: skip
+
+
+def _json_bytes(head: RequestHead | ResponseHead | None) -> int:
+    """Bytes of JSON before binary tensors, -1 where the header is missing or no number."""
+    value = b"" if head is None else head.seen.get(JSON_BYTES, b"")
+    return int(value) if value.isdigit() and len(value) <= _NO_MORE_DIGITS else -1

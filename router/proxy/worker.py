@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import socket
 import sys
 from time import monotonic
 
 import msgspec
 
+from ...errors import UsageError
 from ..control import ControlLink
 from ..counters import Counters
 from ..facts import Applied, Drain, Message, Table
+from .ages import TICK
 from .capture import ObserverLink
-from .client import Client
-from .datapath import TICK, DataPath, Limits
+from .datapath import DataPath, Limits
+from .entrance import Entrance, room
+from .tls import TlsFiles
 
-_BACKLOG = 4096
 _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
+_LAST_BYTES = 1.0  # seconds for tunnels to write what they hold when the drain is over
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +34,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `worker`: slot index, `workers`: how many blocks the counters' map has. `boot`: names this
     process's life in flushes. `listen`: bound sockets (listen() already called, one worker each).
+    `tls`: files of the certificate clients see, None: plain HTTP; `spare`: descriptor of the parent's
+    Spare. `connections`: clients at one time at most; an idle one takes 1 to 2 KiB of this process, over TLS
+    about 25, so the default is 16 MiB, over TLS 200.
+    `tunnel_timeout`: of a connection that switched protocols and is silent both ways.
     `control`: one end of a Unix stream socket pair: framed Table and Drain come in, Applied and
     Tripped go out. `observer`: path of the observer's Unix socket. `counters`: path of the map.
     """
@@ -48,6 +54,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_timeout: float = 75.0
     connect_timeout: float = 5.0
     drain_timeout: float = 30.0
+    tunnel_timeout: float = 300.0
+    connections: int = 8192
+    tls: TlsFiles | None = None
+    spare: int = -1
 
 
 class Worker:
@@ -58,10 +68,16 @@ class Worker:
         self._config = config
         self._stopping = asyncio.Event()
         self._control = ControlLink(self._told, self._stopping.set)
-        limits = Limits(config.head_timeout, config.body_timeout, config.idle_timeout, config.connect_timeout)
+        limits = Limits(
+            config.head_timeout, config.body_timeout, config.idle_timeout, config.connect_timeout,
+            config.tunnel_timeout, room(config.connections),
+        )  # fmt: skip
         self._link = ObserverLink(config.observer)
         cells = counters.cells(config.worker)
-        self._path = DataPath(config.worker, config.boot, limits, cells, self._link, self._control.send)
+        self._path = DataPath(
+            config.worker, config.boot, limits, cells, self._link, self._control.send,
+            self._say,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
@@ -69,22 +85,22 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         await self._control.open(self._config.control)
-        servers = [
-            await loop.create_server(
-                lambda: Client(self._path), sock=socket.socket(fileno=descriptor), backlog=_BACKLOG
-            )
-            for descriptor in self._config.listen
-        ]
+        config = self._config
+        entrance = Entrance(self._path, config.listen, config.tls, config.spare, self._say)
+        await entrance.open()
         # What exists now lives as long as the process; requests make hardly any cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         while not self._stopping.is_set():
             self._path.tick()
+            await entrance.look(monotonic())
             await self._wait(TICK)
-        for server in servers:
-            server.close()
+        entrance.close()
         await self._drained()
+
+    def _say(self, line: str) -> None:
+        log(f"worker {self._config.worker}: {line}")
 
     def _told(self, message: Message) -> None:
         if isinstance(message, Table):
@@ -110,6 +126,12 @@ class Worker:
             await asyncio.sleep(TICK)
         for exchange in tuple(path.open.values()):
             exchange.abandon()
+        for client in tuple(path.clients):
+            client.end()
+        until = monotonic() + _LAST_BYTES
+        while path.clients and monotonic() < until:
+            path.tick()
+            await asyncio.sleep(TICK)
         until = monotonic() + _LAST_FLUSH
         while (
             self._link.connected and (path.gathered.anything or self._link.pending()) and monotonic() < until
@@ -137,10 +159,15 @@ def run(config: WorkerConfig) -> None:
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:
-        asyncio.run(main())
+        loop_factory = None
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop_factory = uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(main())
+    except UsageError as problem:  # the TLS files, which the parent has read before
+        log(f"worker {config.worker}: {problem}")
+        raise SystemExit(problem.exit_code) from None
 
 
 if __name__ == "__main__":

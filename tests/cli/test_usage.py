@@ -17,6 +17,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 VERBS = (
     *("demo", "serve", "router", "controller"),
     *(
+        "init",
         "validate",
         "schema",
         "start",

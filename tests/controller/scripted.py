@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from accede.controller.looking import Engine
 from accede.controller.process import ControllerConfig, run_controller
-from accede.policies.metrics import places_of
+from accede.policies.metrics import deciding_places
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService
 from accede.store.evidence import Evidence
@@ -34,7 +34,7 @@ def analyse(
     verdicts = tuple(
         Verdict(gate.metric, index, place, Outcome.PASS, "is pass", proven_last_weight=True)
         for index, gate in enumerate(policy.gates)
-        for place in places_of(gate)
+        for place in deciding_places(gate, policy.steps)
     )
     return Analysis(now, verdicts, (), candidate_requests=1000, stable_requests=1000)
 

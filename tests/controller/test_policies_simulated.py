@@ -121,6 +121,7 @@ class Epoch:
     series: dict[SeriesKey, list[Floats]] = field(default_factory=dict)
     arms: Counter[str] = field(default_factory=Counter)
     paired: int = 0
+    backs: int = 0  # pairs of what was mirrored back
     answered: Counter[str] = field(default_factory=Counter)  # kept where requests hang, else empty
     hanging: list[tuple[float, int, float]] = field(default_factory=list)  # (since, cluster, requests)
     units: bool = False  # predictions are kept by cluster of users
@@ -158,6 +159,7 @@ class Epoch:
                 for key, sums in self.series.items()
             },
             latency=dict(latency), values=dict(SCORES) if number == 0 else {},
+            back=MirrorCounts(chosen=self.backs, sent=self.backs, paired=self.backs),
         )  # fmt: skip
 
     def whole(self, key: SeriesKey) -> bool:
@@ -208,6 +210,17 @@ class Traffic:
         self._arm(into, "stable", clusters, n, at, False)
         if place == "shadow":
             self._pairs(into, clusters, n, at, harmful)
+
+    def back(self, into: Epoch, start: float, seconds: float, share: float, step: int) -> None:
+        """Add the pairs of a share of all requests that the candidate served and stable got a copy of."""
+        count = round(seconds / self.batch)
+        at = start + self.batch * np.arange(count)
+        clusters = np.floor(at / self.batch + 1e-9).astype(np.int64) % CLUSTERS
+        n = self.rng.poisson(self.world.rate * self.batch * self.swing(at) * share) * 1.0
+        before = into.paired
+        self._pairs(into, clusters, n, at, step >= self.world.from_step)
+        into.backs += into.paired - before
+        into.paired = before
 
     def _stalled(self, at: Floats) -> Floats:
         """Share of each batch that one server stood still."""
@@ -307,7 +320,7 @@ class Traffic:
             n * common + np.sqrt(n) * world.noise * rng.normal(size=n.size),
             n * (common**2 + world.noise**2),
         )  # fmt: skip
-        agreed = rng.binomial(n.astype(int), world.agreement) * 1.0
+        agreed = rng.binomial(n.astype(int), world.agreement if harmful else 0.97) * 1.0
         into.add("pair", "", "agreement", clusters, n, agreed, agreed)
         women = rng.binomial(n.astype(int), 0.5)
         for group, members, more in (
@@ -370,6 +383,9 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
     while True:
         current = record.epochs[-1]
         traffic.block(epochs[current.epoch], now, every, current.place, current.weight, current.step or 0)
+        if current.mirror_back:
+            share = current.weight * current.mirror_back
+            traffic.back(epochs[current.epoch], now, every, share, current.step or 0)
         now += every
         if current.epoch == 0:
             latency[0] = {"stable": traffic.latencies(epochs[0].arms["stable"])}
@@ -401,8 +417,9 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
                 centres, thresholds = epoch_constants(policy, constants, evidence[record.epoch])
                 weight, mirrored = (0.0, step.share) if step.place == "shadow" else (step.share, 0.0)
                 opened = EpochRecord(
-                    record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds
-                )
+                    record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds,
+                    step.mirror_back or 0.0,
+                )  # fmt: skip
                 epochs[opened.epoch] = Epoch()
                 traffic.frozen_sd = constants.deviations.get("mean|", world.sd)
                 traffic.thresholds = thresholds.get("latency.p95")
@@ -641,4 +658,51 @@ def test_candidates_of_sticky_users_exactly_at_the_margin_are_not_promoted() -> 
 def test_equal_candidates_from_one_percent_on_are_not_rolled_back() -> None:
     runs = 1000
     phases = told("equal, from 1% on", campaign(FROM_ONE_PERCENT, World(), runs, 20, 60.0))
+    assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
+
+
+# --- pairs in the canary: what the candidate serves is mirrored back to stable ------------------------------
+
+BACK: dict[str, Any] = {
+    **GUARDED,
+    "name": "without a shadow",
+    "steps": (
+        {"canary": "5%", "for": "1m", "requests": 500, "mirror_back": "100%"},
+        {"canary": "25%", "for": "1m", "requests": 500},
+        {"canary": "50%", "until": "gates", "for": "1m", "deadline": "10m", "mirror_back": "20%"},
+    ),
+    "gates": (
+        {"metric": "errors", "max_increase": "0.5pp", "max_ratio": 1.5},
+        {"metric": "prediction.agreement", "min": "90%"},
+    ),
+}
+BACK_ALONE: dict[str, Any] = {
+    **BACK, "gates": ({"metric": "prediction.agreement", "min": "95%", "in": "canary"},),
+}  # fmt: skip
+
+
+def judge_back(world: World, runs: int, every: float, seed: int) -> list[End]:
+    ends = campaign(BACK, world, runs, seed, every)
+    told(f"mirrored back, {world.agreement:.0%} agree", ends)
+    return ends
+
+
+def test_quick_equal_candidates_are_promoted_by_what_is_mirrored_back() -> None:
+    ends = judge_back(World(), runs=10, every=30.0, seed=8)
+    assert sum(end.phase is Phase.PROMOTED for end in ends) >= 9
+
+
+def test_quick_a_candidate_that_disagrees_is_rolled_back_by_what_is_mirrored_back() -> None:
+    ends = judge_back(World(agreement=0.8), runs=8, every=30.0, seed=9)
+    assert all(end.phase is Phase.ROLLED_BACK and "agreement" in end.reason for end in ends)
+    late = judge_back(World(agreement=0.8, from_step=2), runs=8, every=30.0, seed=10)
+    assert all(end.phase is Phase.ROLLED_BACK and "agreement" in end.reason for end in late)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_candidates_exactly_at_the_margin_of_what_is_mirrored_back_are_not_promoted() -> None:
+    runs = 1000
+    phases = told("back, at the margin", campaign(BACK_ALONE, World(agreement=0.95), runs, 21, 30.0))
+    assert phases[Phase.PROMOTED] / runs <= at_most(0.05, runs)
     assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)

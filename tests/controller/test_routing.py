@@ -156,7 +156,7 @@ class TestPlan:
         record = story.at(None)
         plan = measurement_plan(record, story.policy, story.service, record.epochs[0], None)
         assert plan.extraction is not None
-        assert (plan.extraction.path, plan.extraction.agree_within) == ("predictions[*]", 0.05)
+        assert (plan.extraction.path, plan.extraction.agree_within) == ("", 0.05)
         assert plan.extraction.selected is not None
         assert (plan.extraction.selected.operator, plan.extraction.selected.operand) == (">=", 0.5)
         (sliced,) = plan.extraction.slices

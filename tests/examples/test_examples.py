@@ -8,10 +8,10 @@ import pytest
 
 from accede.cli.demo.cast import material
 from accede.policies.load import load_directory
+from accede.policies.protocols import PROTOCOLS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
-PROTOCOLS = {"json": "json", "kserve-v1": "kserve-v1", "tensorflow-serving": "tensorflow-serving"}
 
 
 def test_there_is_one_for_the_demo_and_one_for_each_protocol() -> None:
@@ -25,7 +25,7 @@ def test_it_loads_and_its_policy_fits_its_service(folder: Path) -> None:
     (service,) = loaded.services.values()
     (policy,) = loaded.policies
     assert loaded.pairs == {service.name: policy}
-    assert service.protocol == PROTOCOLS.get(folder.name, "kserve-v1")
+    assert service.protocol == (folder.name if folder.name in PROTOCOLS else "kserve-v1")
     assert len(service.versions) > 1
 
 

@@ -112,7 +112,7 @@ gates:
 def today(text: str) -> str:
     """The part of a reference file that this version reads."""
     lines = (line for line in text.splitlines() if "# LATER" not in line)
-    return "\n".join(lines).replace(", per_key_rps: 200", "").replace(", mirror_back: 20%", "") + "\n"
+    return "\n".join(lines).replace(", per_key_rps: 200", "") + "\n"
 
 
 def keys_refused(text: str) -> dict[str, str]:
@@ -138,7 +138,6 @@ def test_every_later_key_of_the_service_reference_is_refused_and_nothing_else() 
 def test_every_later_key_of_the_policy_reference_is_refused_and_nothing_else() -> None:
     refused = keys_refused(POLICY)
     assert set(refused) == {
-        "steps[2].mirror_back",
         "steps[3].approve",
         "gates[7].metric",
         "gates[7].or",
@@ -199,20 +198,31 @@ def test_the_demo_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["{url: 'http://[::1]:80'}", "{url: http://a}", "{urls: ['http://a.b-c:1']}"]
+    ("version", "count"),
+    [
+        ("{url: 'http://[::1]:80'}", 1),
+        ("{url: http://a}", 1),
+        ("{url: 'https://a:8443'}", 1),
+        ("{urls: ['http://a.b-c:1']}", 1),
+        ("{urls: ['http://a:1', 'https://a:2', 'http://b:1']}", 3),
+        ("{url: 'https://a', tls: {ca: /etc/ca.pem, server_name: models.internal}}", 1),
+        ("{url: 'https://a', tls: {certificate: /etc/c.pem, key: /etc/k.pem}}", 1),
+        ("{url: 'https://a', tls: {verify: false}}", 1),
+    ],
 )
-def test_addresses(version: str) -> None:
+def test_addresses(version: str, count: int) -> None:
     text = today(SERVICE).replace(
         '{url: "http://tf-b:8501", card: {trained_on: transactions-2026-05}}', version
     )
-    assert len(parse_service(text).versions["43"].addresses) == 1
+    assert len(parse_service(text).versions["43"].addresses) == count
 
 
 @pytest.mark.parametrize(
-    "path", ["score", "[0]", "[*].score", "predictions[*]", "a.b[0][1].c-d", "predictions[0].scöre"]
+    "path", ["score", "[0]", "[*].score", "predictions[*]", "a.b[0][1].c-d", "predictions[0].scöre", "$"]
 )
 def test_prediction_paths(path: str) -> None:
     text = today(SERVICE).replace("predictions[0].score ", f'"{path}" ')
+    text = text.replace("protocol: tensorflow-serving", "protocol: json")
     assert parse_service(text).prediction.path == path
 
 

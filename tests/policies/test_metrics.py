@@ -11,12 +11,13 @@ from accede.policies.metrics import (
     METRICS,
     SUPPORTED,
     Metric,
+    decides,
     deciding_places,
     find,
     places_of,
     with_default_margins,
 )
-from accede.policies.policy import Gate
+from accede.policies.policy import Gate, Step
 from accede.policies.quantities import Margin
 
 LANGUAGE = {
@@ -79,8 +80,18 @@ def test_places_are_the_metrics_own_narrowed_by_in() -> None:
     assert places_of(Gate(metric="errors")) == ("shadow", "canary")
     assert places_of(Gate(metric="errors", place="canary")) == ("canary",)
     assert places_of(Gate(metric="latency.p99")) == ("canary",)
-    assert deciding_places(Gate(metric="errors"), ["canary", "canary"]) == ("canary",)
-    assert deciding_places(Gate(metric="prediction.agreement"), ["canary"]) == ()
+    assert deciding_places(Gate(metric="errors"), [Step(canary=0.1), Step(canary=0.2)]) == ("canary",)
+
+
+def test_what_compares_two_answers_needs_copies() -> None:
+    shadow, canary, back = Step(shadow=1.0), Step(canary=0.1), Step(canary=0.5, mirror_back=0.2)
+    agreement = Gate(metric="prediction.agreement")
+    assert deciding_places(agreement, [canary]) == ()
+    assert deciding_places(agreement, [shadow, canary]) == ("shadow",)
+    assert deciding_places(agreement, [shadow, canary, back]) == ("shadow", "canary")
+    assert deciding_places(Gate(metric="prediction.agreement", place="shadow"), [back]) == ()
+    assert [decides(agreement, step) for step in (shadow, canary, back)] == [True, False, True]
+    assert [decides(Gate(metric="prediction.mean"), step) for step in (canary, back)] == [True, True]
 
 
 def test_a_gate_with_a_margin_gets_no_other() -> None:

@@ -141,11 +141,11 @@ def test_the_library_is_accepted(name: str) -> None:
     ("old", "new"),
     [
         ("name: fraud", "name: Fraud"),
-        ("protocol: tensorflow-serving", "protocol: openai"),
+        ("protocol: tensorflow-serving", "protocol: grpc"),
         ("deadline: 2s", "deadline: 2"),
         ("8MiB", "8MB"),
         ("500-599", "5xx"),
-        ("type: number", "type: text"),
+        ("type: number", "type: words"),
         ("contract: {mode: none}", "contract: {mode: report}"),
         ('stable: "42"\n', ""),
         ("bins: [0, 25.5]", "bins: [0]"),
@@ -165,7 +165,7 @@ def test_wrong_services_are_refused(old: str, new: str) -> None:
     [
         ("shadow: 100%", "shadow: 1.0"),
         ("{canary: 20%", "{canary: 20%, shadow: 20%"),
-        ("{canary: 20%", "{canary: 20%, mirror_back: 20%"),
+        ("{canary: 20%", "{canary: 20%, mirror_back: 0.2"),
         ("metric: errors", "metric: outcome.brier"),
         ("max_increase: 0.5pp", "max_increase: 0.5%"),
         ("max_ratio: 1.5", "max_ratio: 1"),

@@ -23,6 +23,7 @@ import pytest
 
 from accede.router.counters import Counters
 from accede.router.facts import (
+    PAIR_SHADOW,
     Applied,
     Body,
     Drain,
@@ -40,7 +41,7 @@ from accede.router.facts import (
 )  # fmt: skip
 from accede.router.proxy.worker import WorkerConfig
 from accede.store.measurement import MeasurementPlan
-from accede.store.routes import WIRE, Arm, ServiceRoute
+from accede.store.routes import WIRE, Arm, RouteReadiness, ServiceRoute
 
 HERE = Path(__file__).parent
 
@@ -241,11 +242,16 @@ class Observer:
 
     @property
     def tally(self) -> MirrorTally:
-        total = MirrorTally(0, 0, 0, 0, 0, 0, 0)
+        return self.tally_of(PAIR_SHADOW)
+
+    def tally_of(self, kind: int) -> MirrorTally:
+        total = MirrorTally(0, 0, 0, 0, 0, 0, 0, kind)
         for flush in list(self.flushes):
             for tally in flush.mirrors:
-                for name in MirrorTally.__struct_fields__[1:]:
-                    setattr(total, name, getattr(total, name) + getattr(tally, name))
+                if tally.kind == kind:
+                    for name in MirrorTally.__struct_fields__:
+                        if name not in {"slot", "kind"}:
+                            setattr(total, name, getattr(total, name) + getattr(tally, name))
         return total
 
     def wait_facts(self, count: int) -> list[Fact]:
@@ -266,7 +272,8 @@ class Observer:
 class WorkerProcess:
     """A worker, with the test as its parent."""
 
-    def __init__(self, directory: Path, **config: Any) -> None:
+    def __init__(self, directory: Path, *, descriptors: int | None = None, **config: Any) -> None:
+        """`descriptors`: the most the process may have (RLIMIT_NOFILE), None: as we."""
         self.observer_path = directory / "observer.sock"
         self.counters_path = directory / "counters"
         self.counters = Counters(self.counters_path, 1, create=True)
@@ -280,12 +287,17 @@ class WorkerProcess:
         self.errors: str | None = None
         self.number = 0
         self.messages: list[Message] = []
+        module = ["-m", "accede.router.proxy.worker"]
+        if descriptors is not None:
+            limited = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
+            run = "runpy.run_module('accede.router.proxy.worker', run_name='__main__', alter_sys=True)"
+            module = ["-c", f"import resource, runpy; {limited}; {run}"]
         told = WorkerConfig(
             worker=0, workers=1, boot="boot-1", listen=(self.listener.fileno(),), control=theirs.fileno(),
             observer=str(self.observer_path), counters=str(self.counters_path), **config,
         )  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "accede.router.proxy.worker", msgspec.json.encode(told).decode()],
+            [sys.executable, *module, msgspec.json.encode(told).decode()],
             pass_fds=(self.listener.fileno(), theirs.fileno()),
             stderr=subprocess.PIPE,
         )
@@ -357,6 +369,7 @@ def route(stable: str, candidate: str | None = None, weight: int = 0, **changes:
     settings: dict[str, Any] = {
         "wire": WIRE, "service": "fraud", "generation": 1, "path": "/p", "host": None, "protocol": "json",
         "arms": tuple(arms), "plan": plan(), "side_effects": "none",
+        "readiness": RouteReadiness(probe=False),
     }  # fmt: skip
     return ServiceRoute(**{**settings, **changes})
 

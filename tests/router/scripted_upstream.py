@@ -1,7 +1,7 @@
 """A model server that does what the request's `x-script` header (or the second argument) says.
 
 Usage: scripted_upstream.py NAME [DEFAULT-SCRIPT]; prints its port, then serves until killed.
-`GET /_seen` answers with what it got so far.
+A path below /as/SCRIPT says it as well. `GET /_seen` answers with what it got so far.
 """
 
 from __future__ import annotations
@@ -55,6 +55,19 @@ async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWrite
     elif word == "status":
         answer = json.dumps({"error": f"scripted {rest}"}).encode()
         writer.write(head(f"{rest} Scripted Reason", length=len(answer)) + answer)
+    elif word == "status-chunked":  # its body comes a little later
+        writer.write(head(f"{rest} Scripted Reason", "Transfer-Encoding: chunked"))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"6\r\nbroken\r\n0\r\n\r\n")
+    elif word == "status-long":
+        writer.write(head(f"{rest} Scripted Reason", length=1 << 20) + b"x" * (1 << 20))
+    elif word == "status-stalled":  # its body never ends
+        writer.write(head(f"{rest} Scripted Reason", length=100) + b"x")
+        await asyncio.sleep(3600)
+    elif word == "tensors":
+        fields = ("Inference-Header-Content-Length: 2", "Content-Type: application/octet-stream")
+        writer.write(head("200 OK", *fields, length=len(body)) + body)
     elif word == "empty":  # 204, 304
         writer.write(head(f"{rest} Nothing", 'ETag: "x"'))
     elif word == "chunked":
@@ -101,13 +114,13 @@ async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWrite
     elif word == "garbage":
         writer.write(b"this is not HTTP\r\n\r\n")
     elif word == "spoof":
-        fields = (
+        spoofed = (
             "X-Accede-Arm: candidate",
             "x-request-id: theirs",
             "Connection: keep-alive, X-Hop",
             "X-Hop: 1",
         )
-        writer.write(head("200 OK", *fields, length=2) + b"ok")
+        writer.write(head("200 OK", *spoofed, length=2) + b"ok")
     elif word == "early":  # answers before the body has come
         writer.write(head("403 Early", length=5) + b"early")
     else:
@@ -119,6 +132,7 @@ async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWrite
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     OPEN[0] += 1
+    answered = 0
     try:
         while line := (await reader.readline()).decode("latin-1").strip():
             headers: dict[str, str] = {}
@@ -129,11 +143,16 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 raw.append(field)
             method, target, _ = line.split(" ")
             script = headers.get("x-script", DEFAULT)
+            if target.startswith("/as/"):  # an address of its own for each script: http://host:port/as/SCRIPT
+                script = target.split("/")[2]
             if target == "/_seen":
                 answer = json.dumps(SEEN).encode()
                 writer.write(head("200 OK", length=len(answer)) + answer)
                 await writer.drain()
                 continue
+            if script == "early-500":
+                writer.write(head("500 Early", length=5) + b"early")
+                break
             if script == "early":
                 await act(script, b"", method, writer)
                 await read_body(reader, headers)
@@ -150,6 +169,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     "text": body[:2048].decode("latin-1"),
                 }
             )
+            if script == "once" and answered:  # as if the connection had been closed while it idled
+                break
+            answered += 1
             if not await act(script, body, method, writer):
                 break
     except (ConnectionError, asyncio.IncompleteReadError, ValueError):

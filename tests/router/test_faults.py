@@ -134,7 +134,7 @@ def test_a_failing_candidate_trips_the_breaker_and_stable_answers_alone(
 ) -> None:  # fmt: skip
     broken = start_upstream("candidate", "status=500")
     rules = RouteBreaker(share=0.2, over=10, min_requests=20)
-    worker = start_worker(Placed(route(stable.url, broken.url, 5000, breaker=rules), 0))
+    worker = start_worker(Placed(route(stable.url, broken.url, 5000, breaker=rules, fallback=False), 0))
     client = Connection(worker.port)
     statuses = []
     for _ in range(300):
@@ -145,12 +145,14 @@ def test_a_failing_candidate_trips_the_breaker_and_stable_answers_alone(
     assert (tripped.service, tripped.generation, tripped.worker) == ("fraud", 1, 0)
     assert "20 of 20" in tripped.reason
     worker.apply(
-        Placed(route(stable.url, broken.url, 5000, breaker=rules), 0)
+        Placed(route(stable.url, broken.url, 5000, breaker=rules, fallback=False), 0)
     )  # the same generation stays tripped
     for _ in range(30):
         client.send(post("/p", b"{}"))
         assert client.answer().status == 200
-    worker.apply(Placed(route(stable.url, broken.url, 10_000, breaker=rules, generation=2), 0))
+    worker.apply(
+        Placed(route(stable.url, broken.url, 10_000, breaker=rules, fallback=False, generation=2), 0)
+    )
     client.send(post("/p", b"{}"))
     assert client.answer().status == 500
     client.close()

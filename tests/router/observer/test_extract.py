@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from accede.errors import WireError
 from accede.router.observer.decode import MAX_DECODED, decoded, read_json
 from accede.router.observer.extract import MAX_INSTANCES, Extractor, Grouping
-from accede.router.observer.paths import MISSING, compile_path
+from accede.router.paths import MISSING, compile_path
 from accede.store.measurement import Extraction, SlicePlan, group_names
 
 DOCUMENT = {"a": {"b": [{"c": 1}, {"c": 2}, {}]}, "list": [3, 4], "text": "abc"}

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from accede.router.facts import Body, Ending, Fact, MirrorTally, Pair
+from accede.router.facts import PAIR_SHADOW, Body, Ending, Fact, MirrorTally, Pair
 from accede.router.observer.fold import Fold
 from accede.store.evidence import ArmCounts, Evidence, SeriesKey, decode_evidence, encode_evidence
 from accede.store.histogram import bin_of, edge, value_bin
@@ -228,8 +228,8 @@ def test_a_reader_that_breaks_loses_its_prediction_and_no_fact(monkeypatch: pyte
     def broken(*_: object) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("accede.router.observer.extract.read_json", broken)
-    evidence = added((fact(), body([2])), into=folded)
+    monkeypatch.setattr("accede.router.observer.formats.read_json", broken)
+    evidence = added((fact(), body([2, 3])), into=folded)
     assert evidence.arms == {"stable": ArmCounts(accounted=1)}
     assert sums(evidence, "stable", "missing") == (1, 1, 1)
 
@@ -439,7 +439,7 @@ class TestPairs:
         folded = fold()
         for _ in range(2):
             folded.add_tally(MirrorTally(0, 6, 1, 2, 1, 1, 1))
-        folded.lose_pairs(3)
+        folded.lose_pairs(3, PAIR_SHADOW)
         mirror = published(folded).mirror
         assert (mirror.chosen, mirror.sent, mirror.dropped_in_flight, mirror.lost) == (12, 2, 4, 3)
         assert (mirror.dropped_bytes, mirror.dropped_rate, mirror.dropped_size) == (2, 2, 2)

@@ -174,6 +174,33 @@ def test_closed_epochs_are_kept_for_late_facts_up_to_a_bound(inflow: Inflow) -> 
     assert inflow.strays == 1
 
 
+def test_a_closed_epoch_is_let_go_once_nothing_of_it_can_come() -> None:
+    inflow = Inflow("x")
+    for epoch in (1, 2):
+        inflow.obey(Table(epoch, (Placed(route(epoch), epoch),)), NOW)
+        inflow.take(flush(at=NOW), NOW)
+        inflow.evidence(NOW + 1)
+    later = NOW + module.KEPT_FOR + 60
+    inflow.take(flush(at=later), later)
+    inflow.evidence(later)
+    inflow.take(flush(at=later, facts=[fact(1, slot=1), fact(2, slot=2)]), later)
+    inflow.take(flush(at=later), later + module.PATIENCE + 1)
+    inflow.evidence(later + module.PATIENCE + 1)
+    assert inflow.strays == 1
+
+
+def test_an_epoch_that_is_held_is_not_begun_anew() -> None:
+    inflow = Inflow("x")
+    inflow.obey(Table(1, (Placed(route(1), 1),)), NOW)
+    inflow.take(flush(at=NOW, facts=[fact(1)]), NOW)
+    inflow.obey(Table(2, (Placed(route(1), -1, "lease"),)), NOW)
+    later = NOW + 10 * module.KEPT_FOR
+    inflow.evidence(later)
+    inflow.obey(Table(3, (Placed(route(1), 1),)), later)
+    inflow.take(flush(at=later, line=3, facts=[fact(2)]), later)
+    assert accounted(inflow.evidence(later)) == {"s": 2}
+
+
 def test_finishing_folds_what_waits(inflow: Inflow) -> None:
     inflow.take(flush(line=1, facts=[fact(2)]), NOW)
     inflow.take(flush(facts=[fact(3, slot=9), fact(4)]), NOW)

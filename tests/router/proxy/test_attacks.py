@@ -15,6 +15,7 @@ from accede.router.facts import Placed, Table
 from accede.router.parent.disk import ROUTES
 from accede.router.parent.sync import Memory, RouteKeeper, Slots
 from accede.router.proxy.heads import MAX_HEAD, Malformed, Names, parse_request, parse_response
+from accede.router.proxy.reach import Upstreams
 from accede.router.proxy.table import RouteTable
 from accede.store.open import open_store
 from accede.store.protocol import Commit
@@ -263,7 +264,7 @@ def test_a_pool_gives_no_more_attempts_than_its_limit_and_fails_all_that_wait(
 
 
 def test_a_table_remembers_what_is_short(canned: Callable[[bytes], _Canned]) -> None:
-    table = RouteTable(Table(1, (Placed(route("http://127.0.0.1:9"), 0),)), lambda *_: None)  # type: ignore[arg-type]
+    table = RouteTable(Table(1, (Placed(route("http://127.0.0.1:9"), 0),)), Upstreams(1.0))
     short = table.resolve(b"GET /p", b"x")
     assert table.resolve(b"GET /p", b"x") is short
     long = b"GET /p/" + b"a" * 4000

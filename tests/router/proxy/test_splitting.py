@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from accede.router.facts import Placed, Table
 from accede.router.proxy.assignment import cluster_of, salted, share_of
 from accede.router.proxy.heads import Malformed
-from accede.router.proxy.pool import Address, Pool
+from accede.router.proxy.reach import Upstreams
 from accede.router.proxy.table import RouteTable
 from accede.router.proxy.targets import addressed, call_kind
 from accede.store.routes import Arm, ServiceRoute
@@ -164,10 +164,7 @@ def test_a_version_that_is_no_number_leaves_the_url_alone() -> None:
 
 
 def _table(*routes: ServiceRoute, before: RouteTable | None = None) -> RouteTable:
-    def no_pool(address: Address, at_most: int) -> Pool:
-        return None  # type: ignore[return-value]
-
-    return RouteTable(Table(1, tuple(Placed(each, -1) for each in routes)), no_pool, before)
+    return RouteTable(Table(1, tuple(Placed(each, -1) for each in routes)), Upstreams(1.0), before)
 
 
 def _service(table: RouteTable, path: str, host: str = "any") -> str:

@@ -1,4 +1,4 @@
-"""Paths into JSON bodies, parsed once: `a.b[0].c`, and `[*]` for every element of one list.
+"""Paths into JSON bodies, parsed once: `a.b[0].c`, `[*]` for every element of one list, `$` for all of it.
 
 An accessor never raises, whatever the document: what is not there is MISSING.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from ...errors import WireError
+from ..errors import WireError
 
 _TOKEN = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?P<index>[0-9]{1,9}|\*)\]")
 
@@ -29,6 +29,10 @@ class Missing:
 
 
 MISSING: Final = Missing()
+
+WHOLE: Final = "$"  # the path of the whole document
+EVERY: Final = None  # the token of [*]
+Token = str | int | None
 
 # The kind of container a step needs, and its key or index in it: "abc"[0] must not be "a".
 _Step = tuple[Any, str | int]
@@ -78,8 +82,26 @@ def _walk(document: Any, steps: tuple[_Step, ...]) -> Any:
 
 def compile_path(text: str) -> Accessor:
     """The accessor of a path. Raises WireError where it is not one: files are checked long before this."""
-    before: list[_Step] = []
-    after: list[_Step] | None = None
+    return accessor(tokens_of(text))
+
+
+def accessor(tokens: list[Token]) -> Accessor:
+    """The accessor of tokens with at most one EVERY."""
+    at = tokens.index(EVERY) if EVERY in tokens else None
+    steps = tuple(_step(token) for token in tokens)
+    return Accessor(steps, None) if at is None else Accessor(steps[:at], steps[at + 1 :])
+
+
+def _step(token: Token) -> _Step:
+    """EVERY becomes an index that nobody walks."""
+    return (dict, token) if isinstance(token, str) else (list, token or 0)
+
+
+def tokens_of(text: str) -> list[Token]:
+    """Keys, indices and EVERY of a path, in order. Raises WireError where it is not one."""
+    found: list[Token] = []
+    if text == WHOLE:
+        return found
     at = 0
     while at < len(text):
         token = _TOKEN.match(text, at)
@@ -87,17 +109,16 @@ def compile_path(text: str) -> Accessor:
             break
         at = token.end()
         key, index = token["key"], token["index"]
-        steps = before if after is None else after
         if key is not None:
-            steps.append((dict, key))
+            found.append(key)
         elif index != "*":
-            steps.append((list, int(index)))
-        elif after is None:
-            after = []
+            found.append(int(index))
+        elif EVERY not in found:
+            found.append(EVERY)
         else:
             raise WireError(f"the path {text!r} has more than one [*]; one is allowed")
     if at < len(text) or not text:
         raise WireError(
-            f"the path {text!r} cannot be read from character {at + 1}; allowed: a.b[0].c, a[*].b"
+            f"the path {text!r} cannot be read from character {at + 1}; allowed: a.b[0].c, a[*].b, $"
         )
-    return Accessor(tuple(before), None if after is None else tuple(after))
+    return found

@@ -1,0 +1,277 @@
+"""Active readiness: each worker asks the model servers of its table, with connections of its own.
+
+What the protocols offer (the paths are in policies.protocols):
+
+- TensorFlow Serving: GET /v1/models/M lists the versions; the one that is asked for must be AVAILABLE
+- KServe v1: GET /v1/models/M, and `ready` must not be false in it
+- Open Inference v2: GET /v2/models/M[/versions/V]/ready, where the status decides (Triton has no body)
+- MLflow, TorchServe, SageMaker containers: GET /ping; BentoML: GET /readyz
+- OpenAI-compatible: GET /health, or /v1/models where that does not exist
+- json: nothing is known, so only a declared path is asked
+
+The model's name is the one in the route's path; without one, what needs a name is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...policies.protocols import PROTOCOLS
+from ...store.routes import RouteReadiness, ServiceRoute, UpstreamTls
+from ..facts import Ending
+from .connecting import Address, connect
+from .ejection import Changes, Health
+from .heads import ResponseHead
+from .upstream import Receiver, Upstream
+from .upstream_tls import ClientTls
+
+_AT_ONCE: Final = 32  # probes of one worker under way; the others wait for the next sweep
+_JITTER: Final = 0.2  # share of `every` by which probes scatter, so that workers do not ask in step
+_LONGEST: Final = 64 * 2**10  # bytes of an answer worth reading: a list of a few hundred versions
+_MODEL = re.compile(r"(?:.*/)?v[12]/models/([^/:]+)(?:[/:].*)?")
+_OK, _REDIRECTS = 200, 300
+_NOT_OFFERED: Final = frozenset((404, 405, 501))
+
+
+class Probe(NamedTuple):
+    """What to ask and how to read it. `protocol` empty: the status alone decides. Times in seconds."""
+
+    path: str
+    protocol: str
+    version: str
+    host: str | None
+    rule: RouteReadiness
+
+
+def probe_of(route: ServiceRoute, version: str, base: str) -> Probe | None:
+    """How to ask whether `version` is ready, or None where that cannot be asked. `base`: its URLs' path."""
+    rule = route.readiness
+    if not rule.probe:
+        return None
+    if rule.path is not None:
+        return Probe(rule.path, "", "", route.host, rule)
+    spoken = PROTOCOLS.get(route.protocol)
+    if spoken is None or not spoken.ready:
+        return None
+    path = spoken.ready
+    found = _MODEL.fullmatch(route.path or "")
+    if "{model}" in path:
+        if found is not None:
+            if spoken.ready_version and spoken.addresses(version):
+                path = spoken.ready_version
+            path = path.format(model=found[1], version=version)
+        elif spoken.ready_server:
+            path = spoken.ready_server
+        else:
+            return None
+    return Probe(base + path, route.protocol, version, route.host, rule)
+
+
+class Watch:
+    """What is known of one address. `ready` None: not yet known. `was_ready`: it has been at some time."""
+
+    __slots__ = ("address", "at", "busy", "failures", "probe", "ready", "tls", "was_ready")
+
+    def __init__(self, address: Address, tls: ClientTls | None, probe: Probe) -> None:
+        self.address = address
+        self.tls = tls
+        self.probe = probe
+        self.ready: bool | None = None
+        self.was_ready = False
+        self.failures = 0
+        self.at = 0.0  # when to ask next, monotonic seconds
+        self.busy = False
+
+    def note(self, *, ready: bool) -> bool:
+        """Take the result of a probe; whether it changes what is known."""
+        before = self.ready
+        if ready:
+            self.ready = self.was_ready = True
+            self.failures = 0
+        else:
+            self.failures += 1
+            if self.failures >= self.probe.rule.unready_after:
+                self.ready = False
+        return self.ready is not before
+
+
+_Key = tuple[Address, UpstreamTls | None, Probe]
+
+
+class Probes:
+    """All watches of a worker, kept across tables by address and question. `changed` hears of changes."""
+
+    def __init__(self, changes: Changes, changed: Callable[[], None]) -> None:
+        self._changes = changes
+        self._changed = changed
+        self._watches: dict[_Key, Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._jitter = random.Random()  # noqa: S311 - scatters probes, no secret
+
+    def watch(
+        self, address: Address, settings: UpstreamTls | None, tls: ClientTls | None, probe: Probe
+    ) -> Watch:
+        """The watch of an address: it begins when the next sweep comes."""
+        key = (address, settings, probe)
+        watch = self._watches.get(key)
+        if watch is None:
+            watch = self._watches[key] = Watch(address, tls, probe)
+        return watch
+
+    def retain(self, used: set[Watch]) -> None:
+        """Forget what no table asks any more."""
+        self._watches = {key: watch for key, watch in self._watches.items() if watch in used}
+
+    def sweep(self, now: float) -> None:
+        """Begin the probes that are due."""
+        due = [watch for watch in self._watches.values() if now >= watch.at and not watch.busy]
+        due.sort(key=lambda watch: watch.at)  # hung ones must not starve the rest
+        for watch in due[: max(0, _AT_ONCE - len(self._tasks))]:
+            every = watch.probe.rule.every
+            watch.at = now + every * self._jitter.uniform(1 - _JITTER, 1 + _JITTER)
+            watch.busy = True
+            task = asyncio.get_running_loop().create_task(self._ask(watch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._watches.clear()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def _ask(self, watch: Watch) -> None:
+        try:
+            async with asyncio.timeout(watch.probe.rule.timeout):
+                ready = await _ready(watch)
+        except (OSError, ValueError):  # TimeoutError and ssl.SSLError are OSErrors
+            ready = False
+        finally:
+            watch.busy = False
+        if watch.note(ready=ready):
+            self._changes.count += 1
+            self._changed()
+
+
+async def _ready(watch: Watch) -> bool:
+    probe = watch.probe
+    status, body = await _get(watch, probe.path)
+    if probe.protocol == "openai" and status in _NOT_OFFERED:
+        status, body = await _get(watch, probe.path.removesuffix("/health") + "/v1/models")
+    if not _OK <= status < _REDIRECTS:
+        return False
+    if probe.protocol == "tensorflow-serving":
+        return _available(body, probe.version)
+    return probe.protocol != "kserve-v1" or _not_unready(body)
+
+
+class _Loaded(msgspec.Struct):
+    version: str | int = ""
+    state: str = ""
+
+
+class _Listed(msgspec.Struct):
+    model_version_status: list[_Loaded] = []
+
+
+class _Said(msgspec.Struct):
+    ready: bool | str | None = None
+
+
+_listed = msgspec.json.Decoder(_Listed)
+_said = msgspec.json.Decoder(_Said)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _available(body: bytes, version: str) -> bool:
+    """Whether TensorFlow Serving's list has `version` as AVAILABLE; any one where it is no number."""
+    try:
+        loaded = _listed.decode(body).model_version_status
+    except _UNREADABLE:
+        return False
+    numbered = version.isascii() and version.isdigit()
+    return any(one.state == "AVAILABLE" and (not numbered or str(one.version) == version) for one in loaded)
+
+
+def _not_unready(body: bytes) -> bool:
+    """Whether KServe's answer says ready, or nothing: servers write true, "True" or leave it out."""
+    try:
+        said = _said.decode(body).ready
+    except _UNREADABLE:
+        return True  # the status has decided
+    return said is None or str(said).lower() == "true"
+
+
+async def _get(watch: Watch, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET on a connection of its own. Raises OSError."""
+    home = _Once()
+    upstream = await connect(watch.address, watch.tls, lambda: Upstream(home))
+    try:
+        asked = _Asked(asyncio.get_running_loop().create_future())
+        if upstream.closed:
+            raise ConnectionError
+        host = watch.probe.host or str(watch.address)
+        head = f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: accede-probe\r\naccept: */*\r\n"
+        upstream.start(asked, f"{head}connection: close\r\n\r\n".encode(), more=False)
+        return await asked.result
+    finally:
+        upstream.drop()
+
+
+class _Once:
+    """The home of a connection that is used once."""
+
+    health: Health | None = None
+
+    def give(self, upstream: Upstream) -> None:
+        upstream.drop()
+
+    def gone(self, upstream: Upstream) -> None:
+        pass
+
+
+class _Asked(Receiver):
+    """Collects the answer to a probe."""
+
+    __slots__ = ("_body", "_size", "_status", "result")
+
+    def __init__(self, result: asyncio.Future[tuple[int, bytes]]) -> None:
+        self.waiting = self.head_only = False
+        self.wants_payload = True
+        self.result = result
+        self._status = self._size = 0
+        self._body: list[bytes] = []
+
+    def answered(self, head: ResponseHead, body: bytes) -> None:
+        """Part of Receiver."""
+        self._status = head.status
+        self._body = [body]
+        self.ended()
+
+    def began(self, head: ResponseHead) -> None:
+        """Part of Receiver."""
+        self._status = head.status
+
+    def piece(self, raw: bytes, payload: list[bytes] | None, size: int) -> None:
+        """Part of Receiver."""
+        self._size += size
+        if self._size > _LONGEST:
+            self.failed(Ending.TRUNCATED)
+        else:
+            self._body.extend([raw] if payload is None else payload)
+
+    def ended(self) -> None:
+        """Part of Receiver."""
+        if not self.result.done():
+            self.result.set_result((self._status, b"".join(self._body)))
+
+    def failed(self, ending: Ending) -> None:
+        """Part of Receiver."""
+        if not self.result.done():
+            self.result.set_exception(ConnectionError(f"no answer to a probe: {ending.name.lower()}"))

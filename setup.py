@@ -1,0 +1,36 @@
+"""Compiles the data path to native code where the environment says ACCEDE_COMPILE=1; otherwise nothing.
+
+The same sources run either way (docs/decisions/0009): mypyc turns the typed modules below into one
+extension, which needs mypy and a C compiler at build time and nothing at run time. `scripts/wheel
+--compiled` does all of it. Everything else about the package stands in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+# What every request or every observation passes through. Folders, because a module left out is a call out.
+FOLDERS = ("accede/router/proxy",)
+# Process shells: they run once, and `python -m` cannot start an extension module.
+NOT_COMPILED = {"__init__.py", "worker.py"}
+
+
+def modules() -> list[str]:
+    """The files to compile, relative to the root."""
+    return [
+        f"{folder}/{path.name}"
+        for folder in FOLDERS
+        for path in sorted(Path(folder).glob("*.py"))
+        if path.name not in NOT_COMPILED
+    ]
+
+
+if os.environ.get("ACCEDE_COMPILE") == "1":
+    from mypyc.build import mypycify
+
+    setup(ext_modules=mypycify(modules(), opt_level="3", debug_level="0"))
+else:
+    setup()
