@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 
 # What every request or every observation passes through. Folders, because a module left out is a call out.
 FOLDERS = ("accede/router/proxy",)
-# Process shells: they run once, and `python -m` cannot start an extension module.
-NOT_COMPILED = {"__init__.py", "worker.py"}
+# The process's shell (it runs once, and `python -m` cannot start an extension module), and what none of the
+# speed is in: modules with msgspec records, whose annotations a compiled module does not keep, and `use`.
+NOT_COMPILED = {"__init__.py", "readiness.py", "tls.py", "use.py", "worker.py"}
 
 
 def modules() -> list[str]:
@@ -31,6 +33,7 @@ def modules() -> list[str]:
 if os.environ.get("ACCEDE_COMPILE") == "1":
     from mypyc.build import mypycify
 
-    setup(ext_modules=mypycify(modules(), opt_level="3", debug_level="0"))
+    extensions: Any = mypycify(modules(), opt_level="3", debug_level="0")  # setuptools has a class of its own
+    setup(ext_modules=extensions)
 else:
     setup()

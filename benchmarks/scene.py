@@ -121,7 +121,7 @@ class Scene:
             RouterConfig("127.0.0.1", 0, workers, str(data), str(data), "bench", drain=1.0)
         )
         if tls:
-            config |= {"tls_certificate": f"{self.folder}/tls.crt", "tls_key": f"{self.folder}/tls.key"}
+            config |= {"tls": {"certificate": f"{self.folder}/tls.crt", "key": f"{self.folder}/tls.key"}}
         command = [self._python, "-m", "accede.router", msgspec.json.encode(config).decode()]
         cwd = started_in(self._python, self.folder)
         process = self.group.start(name, command, cores=self.where.rest, cwd=cwd)

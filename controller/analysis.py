@@ -102,7 +102,11 @@ def _not_dead(cell: Cell, reading: Reading, view: View, groups: tuple[str, ...])
     """
     if cell.gate.require != "no-harm" or reading.n_candidate > 0 or reading.outcome is Outcome.ERROR:
         return reading
-    seen = sum(_candidates(found, cell.place) for _, _, found in view.epochs(cell.place))
+    on_back = cell.place == "canary" and on_pairs(cell.gate, cell.place)
+    seen = sum(
+        found.back.paired if on_back else _candidates(found, cell.place)
+        for _, _, found in view.epochs(cell.place)
+    )
     if seen < _DEAD_AFTER or any(view.filled(cell.place, group, cell.series) for group in groups):
         return reading
     reason = f"{seen} requests of the candidate were analysed and none has it: it is not measured"

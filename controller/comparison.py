@@ -10,7 +10,14 @@ from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .cells import MEANS, Cell, Limit
-from .methods import Measured, paired_agreement, paired_differences, server_outcomes, unit_outcomes
+from .methods import (
+    Measured,
+    lacking_share,
+    paired_agreement,
+    paired_differences,
+    server_outcomes,
+    unit_outcomes,
+)
 from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, PairEpoch, View
 
@@ -55,7 +62,7 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     if on_pairs(cell.gate, cell.place):
         return _paired_sides(cell, limit, view, constants)
     if is_latency(cell.gate.metric):
-        return _latency_sides(cell, view)
+        return _latency_sides(cell, view, constants)
     epochs = view.canary(cell.group, cell.series, cell.series)
     if isinstance(epochs, Broken):
         return epochs
@@ -63,9 +70,12 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
         harm_at, margin = (limit.harm_at, limit.margin) if limit.effect == "ratio" else (1.0, 1.0)
         harmful = Side(epochs, partial(server_outcomes, ratio=harm_at))
         pending = any(epoch.open_candidate or epoch.open_stable or epoch.overdue for epoch in epochs)
-        if harm_at == margin and not pending:
+        may_lack = _may_lack(cell, constants)
+        if harm_at == margin and not pending and may_lack == 1.0:
             return harmful, harmful
-        return harmful, Side(epochs, partial(server_outcomes, ratio=margin, worst_case=pending))
+        return harmful, Side(
+            epochs, partial(server_outcomes, ratio=margin, worst_case=pending, may_lack=may_lack)
+        )
     centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
     deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
     variance = deviation**2 if deviation is not None else centre * (1.0 - centre)
@@ -74,7 +84,13 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     return side, side
 
 
-def _latency_sides(cell: Cell, view: View) -> tuple[Side, Side] | Broken:
+def _may_lack(cell: Cell, constants: FrozenConstants) -> float:
+    """What every request has (errors, latencies, clients who left) cannot lack; what its answer tells can."""
+    read = cell.series == "missing" or cell.gate.metric.startswith("stream.")
+    return lacking_share(sticky=constants.sticky) if read else 1.0
+
+
+def _latency_sides(cell: Cell, view: View, constants: FrozenConstants) -> tuple[Side, Side] | Broken:
     """The candidate over half the margin for harm, over all of it for safety; stable over its quantile."""
     stable = f"{cell.series}.over"
     half, whole = (view.canary(cell.group, f"{cell.series}.{part}", stable) for part in ("mid", "far"))
@@ -82,9 +98,10 @@ def _latency_sides(cell: Cell, view: View) -> tuple[Side, Side] | Broken:
         return half
     if isinstance(whole, Broken):
         return whole
+    may_lack = _may_lack(cell, constants)
     return (
         Side(half, partial(server_outcomes, absolute=False)),
-        Side(whole, partial(server_outcomes, absolute=False, worst_case=True)),
+        Side(whole, partial(server_outcomes, absolute=False, worst_case=True, may_lack=may_lack)),
     )
 
 

@@ -43,7 +43,6 @@ FEWEST_FOR_AN_EPOCH: Final = 1000.0
 
 _UNEXTRACTED: Final = 0.01
 _FEWEST_EVENTS: Final = 10.0
-_MAX_CLASSES: Final = 20
 _LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
 _LEAST_SPAN: Final = 1e-6
 _EXTRACTED: Final = ("mean", "selected", "bin", "agreement", "missing")

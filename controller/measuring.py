@@ -25,8 +25,12 @@ from ..store.measurement import (
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 from .cells import SERIES
 from .mirroring import noise_floor
+from .reference import MAX_CLASSES
 
 ACCOUNT_AFTER: Final = 10.0  # seconds; an exchange open for longer is accounted as it stands
+# The same where answers are streamed, whose ends, tokens and pairs would be unknown beyond it: some
+# thousand tokens at 40 a second.
+ACCOUNT_STREAMS_AFTER: Final = 120.0
 
 
 def measurement_plan(
@@ -48,7 +52,10 @@ def measurement_plan(
         stage=stage,
         extraction=extraction_of(service),
         batch=policy.batch,
-        account_after=min(service.limits.deadline, ACCOUNT_AFTER),
+        account_after=min(
+            service.limits.deadline,
+            ACCOUNT_STREAMS_AFTER if service.protocol in TELLING else ACCOUNT_AFTER,
+        ),
         sticky=service.unit.sticky,
         limits=constants.limits if constants is not None else prediction.range,
         thresholds=tuple(
@@ -114,8 +121,10 @@ def sliced_metrics(policy: RolloutPolicy) -> dict[str, tuple[str, ...]]:
 def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: str) -> None:
     """Refuse a rollout whose evidence would outgrow what a source may publish. Raises Conflict.
 
-    Constants are not frozen yet, so ten bins and every latency metric are assumed.
+    Constants are not frozen yet, so ten bins, or as many classes as there may be, and every latency metric
+    are assumed.
     """
+    numeric = service.prediction.type == "number"
     latencies = sorted({gate.metric for gate in policy.gates if is_latency(gate.metric)})
     steps: set[tuple[Stage, bool]] = {(step.place, step.mirror_back is not None) for step in policy.steps}
     for place, back in sorted(steps):
@@ -128,7 +137,8 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             account_after=ACCOUNT_AFTER,
             sticky=service.unit.sticky,
             thresholds=tuple(LatencyThresholds(metric, 0, 0, 0) for metric in latencies),
-            edges=(0.0,) * 9,
+            edges=(0.0,) * 9 if numeric else (),
+            classes=() if numeric else ("",) * MAX_CLASSES,
             sliced_metrics=sliced_metrics(policy),
             back=back,
             floor=service.mirror.noise_floor > 0.0 and (back or place == "shadow"),

@@ -139,17 +139,22 @@ Measured = Bounded | Asymptotic
 
 
 def server_outcomes(
-    epochs: Sequence[CanaryEpoch], *, ratio: float = 1.0, worst_case: bool = False, absolute: bool = True
-) -> Measured | NotComputable:
+    epochs: Sequence[CanaryEpoch], *, ratio: float = 1.0, worst_case: bool = False, absolute: bool = True,
+    may_lack: float = 1.0,
+) -> Measured | NotComputable:  # fmt: skip
     """Outcomes that depend on the server's state: candidate's rate minus `ratio` times stable's.
 
     `worst_case`: open candidate requests count as events, open stable ones as none. `absolute`: with few
-    events an absolute margin can still be decided (a ratio and a quantile cannot).
+    events an absolute margin can still be decided (a ratio and a quantile cannot). `may_lack`: the
+    share of the candidate's y that may be missing, where not every request has one (see `lacking_share`).
     """
     # Open requests are no events that were seen: they must not make many out of few.
     seen = sum(float(epoch.candidate.y.sum() + epoch.stable.y.sum()) for epoch in epochs)
     if worst_case:
         epochs = [_worst_case(epoch) for epoch in epochs]
+    lacking = _unlike_weights(epochs, may_lack, candidate_only=True) if may_lack < 1.0 else None
+    if lacking is not None:
+        return lacking
     got = cluster_estimate([_clusters(epoch) for epoch in epochs], ratio)
     if isinstance(got, NotComputable):
         return got
@@ -231,11 +236,22 @@ def paired_agreement(
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
 
 
-def _unlike_weights(epochs: Sequence[CanaryEpoch], tolerated: float) -> NotComputable | None:
+def lacking_share(*, sticky: bool) -> float:
+    """How many of the candidate's values may be missing before nothing is proven from the others.
+
+    Answers that are too long to be captured have none, so those left may be the harmless ones. Heavy users
+    of a sticky service make the arms' counts differ by themselves.
+    """
+    return _GROSSLY_UNLIKE if sticky else _UNLIKE
+
+
+def _unlike_weights(
+    epochs: Sequence[CanaryEpoch], tolerated: float, *, candidate_only: bool = False
+) -> NotComputable | None:
     """Say so where one arm lacks observations that its weight gives it.
 
     A bounded mean weighs by both arms' counts, so stable's alone would prove a candidate without values; and
-    which ones are missing may be what differs.
+    which ones are missing may be what differs. `candidate_only`: stable may lack as many as it likes.
     """
     gap = variance = ours = due = 0.0
     for epoch in epochs:
@@ -245,7 +261,7 @@ def _unlike_weights(epochs: Sequence[CanaryEpoch], tolerated: float) -> NotCompu
         ours += n_c
         due += n_s * epoch.weight / (1.0 - epoch.weight)
     share = abs(ours - due) / max(ours, due, 1.0)
-    if share <= tolerated or abs(gap) <= _BEYOND_CHANCE * sqrt(variance):
+    if share <= tolerated or abs(gap) <= _BEYOND_CHANCE * sqrt(variance) or (candidate_only and gap > 0.0):
         return None
     return NotComputable(
         f"{ours:.0f} values of the candidate where stable's are worth {due:.0f} at its weights: "

@@ -16,7 +16,7 @@ from ..policies.service import ModelService
 from ..store.evidence import Evidence
 from ..store.histogram import GAMMA, value_of
 
-_MAX_CLASSES: Final = 20
+MAX_CLASSES: Final = 20
 _LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
 _LEAST_SPAN: Final = 1e-6
 
@@ -100,7 +100,7 @@ def classes_of(labels: Mapping[str, int]) -> tuple[str, ...]:
     """The common labels, most frequent first."""
     total = sum(labels.values())
     common = [label for label, count in labels.items() if label != "other" and count >= _LEAST_CLASS * total]
-    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:_MAX_CLASSES])
+    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:MAX_CLASSES])
 
 
 def bin_shares(

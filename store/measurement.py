@@ -173,7 +173,7 @@ def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
     if is_latency(metric):
         series = _LATENCY_COUNTS
     elif metric == "bin":
-        series = max(len(plan.classes), len(plan.edges) + 1 if plan.edges else 0)
+        series = max(len(plan.classes) + 1 if plan.classes else 0, len(plan.edges) + 1 if plan.edges else 0)
     by_cluster = paired or plan.sticky or metric not in {"mean", "bin", "selected", "tokens.output"}
     counted = metric in _COUNTED or (is_latency(metric) and arm != "pair")
     return series * (_KEY + (CLUSTERS if by_cluster else 1) * (_COUNTS if counted else _SUMS))

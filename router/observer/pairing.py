@@ -2,6 +2,7 @@
 
 A failed candidate side is missing and a disagreement, never dropped. Where stable failed, has no
 prediction, or its client left, there is nothing to compare with: no prediction difference, no agreement.
+Still open at `account_after` is too late on either side: copies end there.
 Predictions are compared instance by instance; an instance only stable answered is a disagreement. Where
 stable was asked twice (the noise floor), only instances that it answered both times say anything.
 """
@@ -22,6 +23,7 @@ from .sums import PAIRED, PairCell
 from .unscored import compared
 
 _ANSWERED, _DISCONNECTED, _OPEN = Ending.ANSWERED, Ending.DISCONNECTED, Ending.OPEN
+_TIMEOUT = Ending.TIMEOUT
 
 
 class PairSeen(NamedTuple):
@@ -107,7 +109,7 @@ class PairFold:
 
     def add(self, pair: Pair, seen: PairSeen | None) -> None:
         """Account one pair."""
-        if pair.stable_ending in (_DISCONNECTED, _OPEN):
+        if pair.stable_ending == _DISCONNECTED:
             return
         if pair.kind == PAIR_BACK and pair.shadow_ending == _DISCONNECTED:  # here it is the client who left
             return
@@ -116,11 +118,10 @@ class PairFold:
             if seen is not None:
                 self._alike(self._floor, cluster, seen.stable, seen.shadow)
             return
-        stable_failed = self._failed(pair.stable_ending, pair.stable_status)
+        stable_failed = self._failed(_in_time(pair.stable_ending), pair.stable_status)
         # A shadow has no client who could leave: whatever ended it without an answer is its failure.
-        shadow_failed = self._failed(pair.shadow_ending, pair.shadow_status) or pair.shadow_ending in (
-            _DISCONNECTED,
-            _OPEN,
+        shadow_failed = pair.shadow_ending == _DISCONNECTED or self._failed(
+            _in_time(pair.shadow_ending), pair.shadow_status
         )
         if seen is not None and seen.told is not None and self._replies is not None:
             stable_failed, shadow_failed = (
@@ -200,6 +201,14 @@ class PairFold:
         for groups, cells in zip(names, self._groups, strict=True):
             for group, cell in zip(groups, cells, strict=True):
                 cell.series(into, group, bins)
+
+
+def _in_time(ending: int) -> int:
+    """What was still open at `account_after` as what a copy is then: cut off as too late.
+
+    Dropped on stable's side alone, equal versions would differ wherever only the copy was the later one.
+    """
+    return _TIMEOUT if ending == _OPEN else ending
 
 
 def _part(values: Sequence[Prediction], group: Sequence[int], index: int) -> list[Prediction]:

@@ -69,8 +69,11 @@ class Child:
 
     async def _live(self) -> str:
         """One life; the result says how it ended."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._life += 1
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as problem:
+            return f"could not be started: {problem.strerror}"
         try:
             with theirs:
                 config = msgspec.json.encode(self._config(self._life, theirs.fileno())).decode()

@@ -115,7 +115,7 @@ class Balancer:
 class _Seeking(Receiver):
     """Waits for a connection in the place of `receiver`, at one address after the other."""
 
-    __slots__ = ("_balancer", "_receiver", "_refused", "_tried", "pool")
+    __slots__ = ("_balancer", "_no_room", "_receiver", "_refused", "_tried", "pool")
 
     def __init__(self, balancer: Balancer, receiver: Receiver, pool: Pool) -> None:
         self.waiting = True
@@ -124,6 +124,7 @@ class _Seeking(Receiver):
         self._receiver = receiver
         self._tried: list[Pool] = []
         self._refused = True  # by every pool so far, for no address was tried
+        self._no_room = False  # for one of them: this side could not try
         self.pool = pool
 
     def go(self) -> None:
@@ -154,6 +155,11 @@ class _Seeking(Receiver):
         """Part of Receiver."""
         self._on(Ending.CONNECT)
 
+    def no_room(self) -> None:
+        """Part of Receiver."""
+        self._no_room = True
+        self._on(Ending.CONNECT)
+
     def _on(self, ending: Ending) -> None:
         if not self._receiver.waiting:
             self._balancer.found(self._receiver)
@@ -165,7 +171,9 @@ class _Seeking(Receiver):
             return
         self.waiting = False
         self._balancer.found(self._receiver)
-        if self._refused:
+        if self._no_room:
+            self._receiver.no_room()
+        elif self._refused:
             self._receiver.refused()
         else:
             self._receiver.failed(ending)

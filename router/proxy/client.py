@@ -253,8 +253,11 @@ class Client:
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def finished(self, now: float, *, keep: bool) -> None:
-        """The exchange is over."""
+    def finished(self, now: float, *, keep: bool, at_once: bool = False) -> None:
+        """The exchange is over. `at_once`: within the call that brought its bytes, whose caller goes on.
+
+        Otherwise each of many pipelined requests would be run on top of the one before it.
+        """
         self._exchange = None
         self.upload_held = False
         if not keep:
@@ -263,10 +266,11 @@ class Client:
         self._since = now
         if not self._left and self._chunks is None:
             self._head_open = False
-        if self._buffer:
+        if not self._buffer:
+            if not self._reading:
+                self._read()
+        elif not at_once:
             self._advance()
-        elif not self._reading:
-            self._read()
 
     def cut(self, *, framed: bool) -> None:
         """The answer breaks off: end the connection so that nobody takes it for complete."""

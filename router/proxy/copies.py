@@ -36,8 +36,8 @@ class Copy(Receiver):
 
     __slots__ = (
         "_mirrors", "_pool", "answer", "bounds", "bytes", "deadline_at", "done", "encoding",
-        "ending", "exchange", "kept", "latency", "lost", "mirror", "number", "sent_at", "size", "status",
-        "upstream", "warmth",
+        "ending", "exchange", "kept", "latency", "lost", "mirror", "number", "repeated", "sent_at", "size",
+        "status", "upstream", "warmth",
     )  # fmt: skip
 
     bounds: Bounds | None
@@ -55,7 +55,7 @@ class Copy(Receiver):
     def send(self, bounds: Bounds) -> None:
         """Send it, or wait for a connection."""
         mirror, exchange = self.mirror, self.exchange
-        self.head_only = self.waiting = self.done = self.lost = False
+        self.head_only = self.waiting = self.done = self.lost = self.repeated = False
         self.wants_payload = True
         self.upstream: Upstream | None = None
         self.answer: ResponseHead | None = None
@@ -115,8 +115,26 @@ class Copy(Receiver):
 
     def failed(self, ending: Ending) -> None:
         """Part of Receiver."""
-        self.upstream = None
+        upstream, self.upstream = self.upstream, None
+        stale = upstream is not None and upstream.uses > 1 and not upstream.answering
+        if ending == Ending.TRUNCATED and stale and not self.repeated and self._may_repeat():
+            self.repeated = self.waiting = True
+            self.kept = [copied(self.exchange, self.mirror)]
+            self._pool.ask(self)
+            return
         self.finish(ending)
+
+    def _may_repeat(self) -> bool:
+        """As requests themselves: the connection idled too long, which is no failure of the version."""
+        call = self.exchange.call
+        return call.idempotent or call.service.repeatable
+
+    def no_room(self) -> None:
+        """Part of Receiver: lost to a bound of ours, so its pair counts in coverage only."""
+        self.lost = True
+        if self.warmth is not None:
+            self.warmth.give_back()
+        self.finish(Ending.DISCONNECTED)
 
     def expire(self) -> None:
         """Its deadline has passed."""

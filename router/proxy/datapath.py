@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .retrying import Discarded
     from .tunnel import Tunnel
 
-_ANSWERED: Final = Ending.ANSWERED
 _SWEEP: Final = 0.25  # seconds between looks at connections without a request
 _LOW_BITS: Final = 0xFFF
 _LOW: Final = tuple(b"%03x" % low for low in range(_LOW_BITS + 1))  # formatting costs more than looking up
@@ -34,14 +33,15 @@ _BODY_ROOM: Final = 8 * 2**20
 class Limits:
     """Times of connections in seconds (see WorkerConfig)."""
 
-    __slots__ = ("body", "clients", "connect", "head", "idle", "tunnel")
+    __slots__ = ("body", "clients", "connect", "copies", "head", "idle", "tunnel")
 
     def __init__(
         self, head: float, body: float, idle: float, connect: float, tunnel: float = 300.0,
-        clients: int = 8192,
+        clients: int = 8192, copies: int = 4096,
     ) -> None:  # fmt: skip
         self.tunnel = tunnel
         self.clients = clients
+        self.copies = copies
         self.head = head
         self.body = body
         self.idle = idle
@@ -67,7 +67,7 @@ class DataPath:
         self.cells = cells
         self.link = link
         self.table: RouteTable | None = None
-        self.pools = Upstreams(limits.connect, tell)
+        self.pools = Upstreams(limits.connect, tell, limits.copies)
         self.gathered = Gathered(cells)
         self.mirrors = Mirrors(self)
         self.open: dict[int, Exchange] = {}
@@ -112,12 +112,7 @@ class DataPath:
         breaker = service.breaker
         if breaker is None or ending == Ending.DISCONNECTED:
             return
-        if ending == _ANSWERED:
-            error = exchange.status in service.errors
-        else:
-            rules = service.route.errors
-            error = {Ending.CONNECT: rules.connect, Ending.TIMEOUT: rules.timeout}.get(ending, True)
-        reason = breaker.record(error=error, now=now)
+        reason = breaker.record(error=service.fails(ending, exchange.status), now=now)
         if reason:
             service.stable_alone()
             current = self.table.services.get(service.name) if self.table is not None else None
@@ -146,7 +141,8 @@ class DataPath:
 
     def _lines(self, now: float) -> Lines:
         wall = now + self.offset
-        lines = Lines(self.number + 1, wall, self.mirrors.next_pair, wall)
+        # Not up to `number`: what this very tick has begun is open, and nobody has taken it in yet.
+        lines = Lines(self.ages.newest + 1, wall, self.mirrors.next_pair, wall)
         for number, exchange in self.ages.unreported.items():
             lines.line, lines.line_time = number, exchange.assigned_at
             break

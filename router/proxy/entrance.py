@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -23,25 +22,8 @@ if TYPE_CHECKING:
     from .datapath import DataPath
 
 _BACKLOG: Final = 4096
-_OWN: Final = 32  # descriptors a worker needs besides its connections: it has about 15 open
 _HANDSHAKES: Final = 512  # at one time; at 1 ms each that is half a second of work that nobody has asked for
 _EXCESS: Final = 16  # one connection in so many beyond the limit is told so; more are cut
-
-
-def room(connections: int) -> int:
-    """How many clients this process can hold: at most `connections`, and half of its descriptors.
-
-    The other half is for the connections to model servers: one that cannot be opened would look like a
-    failure of the model. The soft limit is raised as far as that needs and the hard one allows.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 2 * _OWN
-    if soft < wanted and soft != resource.RLIM_INFINITY:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return connections
-    return max(1, min(connections, (soft - _OWN) // 2))
 
 
 class Entrance:

@@ -87,7 +87,7 @@ class Exchange(Answering):
         if self.unit == CHOSEN:  # by the caller, so it is no sample of either arm
             self.slot = slot = -1
         arm = service.arms[index]
-        if index == CANDIDATE and not arm.ready:
+        if index == CANDIDATE and arm.probed and not arm.ready:
             if arm.was_ready:  # nothing was sent, so stable answers for it without asking the budget
                 self.fell_back = True
             else:
@@ -233,11 +233,25 @@ class Exchange(Answering):
         self.fail(ending, _SERVER_ERRORS.get(ending, 502), self.blamed(reason))
 
     def refused(self) -> None:
-        """Part of Receiver: our own bound, so it is no failure of the version."""
+        """Part of Receiver: as many wait for the version as may, so it does not keep up.
+
+        That is its failure like any other: a version too slow for its share would else look fast and free of
+        errors, since the requests it never got to would count as clients who left at once.
+        """
         self.waiting = False
         self._outgoing = None
+        now = monotonic()
+        if self.arm.falls_back and fall_back(self, Ending.CONNECT, now):
+            return
         reason = f"too many requests wait for version {self.arm.version} already; try again later"
-        self.fail(Ending.DISCONNECTED, 503, reason)
+        self.fail(Ending.CONNECT, 503, reason, now)
+
+    def no_room(self) -> None:
+        """Part of Receiver: as a client who left, so that no version is blamed."""
+        self.waiting = False
+        self._outgoing = None
+        reason = f"this router has no descriptor left for a connection to version {self.arm.version}"
+        self.fail(Ending.DISCONNECTED, 503, f"{reason}; try again later")
 
     def blamed(self, reason: str) -> str:
         """What went wrong, with whose version it was; never its address."""

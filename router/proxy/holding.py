@@ -102,6 +102,10 @@ class HeldExchange(Exchange):
         """Part of Exchange."""
         return super().deadline_at() - (self.assigned - self._started)
 
+    def first_look(self) -> float:
+        """Part of Exchange: waiting for its body may have used most of the time."""
+        return min(super().first_look(), self.deadline_at())
+
     def own_named(self) -> bytes:
         """Part of Exchange."""
         return super().own_named() if self._assigned_yet else request_id_line(self.request_id)
@@ -122,4 +126,4 @@ class HeldExchange(Exchange):
         named = self.own_named() + _RETRY_AFTER
         reason = "too many request bodies are being held here; try again shortly"
         client.write(own_answer(503, reason, named, close=not keep, bodyless=self.head_only))
-        client.finished(monotonic(), keep=keep)
+        client.finished(monotonic(), keep=keep, at_once=True)

@@ -45,8 +45,11 @@ class Mirrors:
         """Take up a new table's services; a candidate that is cold or was never ready gets no users yet."""
         now = monotonic()
         known, self._warmths = self._warmths, {}
+        bounds, self._bounds = self._bounds, {}
         self._cold = []
         for service in services:
+            if service.name in bounds:  # those of others are held by the copies that are still on their way
+                self._bounds[service.name] = bounds[service.name]
             warming: ServedMirror | None = None
             for mirror in service.every_mirror:
                 rule = mirror.route
@@ -225,7 +228,12 @@ class Mirrors:
             return
         exchange = copy.exchange
         copy.release()
+        errors = exchange.call.service.errors
         kept = exchange.kept if exchange.ending == Ending.ANSWERED else []
+        if kept is None and exchange.status in errors:
+            kept = []  # nothing of an error is read, so it fits however long it is
+        if copy.kept is None and copy.status in errors:
+            copy.kept = []
         lost = copy.lost or kept is None or copy.kept is None or exchange.held is None
         served = (int(exchange.ending), exchange.status, exchange.latency)
         copied = (int(copy.ending), copy.status, copy.latency)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from ..facts import Ending
 from .connecting import Address, connect
+from .descriptors import Descriptors
 from .ejection import Health
 from .upstream import Receiver, Upstream
 from .upstream_tls import ClientTls
@@ -25,6 +26,7 @@ _KEPT_IDLE: Final = 256
 _IDLE_FOR: Final = 4.0  # seconds; below the 5 s after which the common Python servers close
 _REFUSED_FOR: Final = 0.1  # seconds for which a mirror's address that refused is not tried again
 _FEW_DEAD: Final = 16  # closed connections among the idle that are not worth removing yet
+_CLOSING: Final = 0.005  # seconds: some rounds of the loop, until what was dropped is closed
 _TOLD_EVERY: Final = 60.0  # seconds between two lines about one address: it fails for every request
 
 
@@ -49,15 +51,17 @@ class Pool:
     """
 
     __slots__ = (
-        "_attempts", "_dead", "_idle", "_limit", "_mirror", "_refused_at", "_retired", "_tasks", "_tell",
-        "_timeout", "_told_at", "_total", "_waiting", "address", "health", "serves", "tls",
+        "_attempts", "_dead", "_descriptors", "_idle", "_limit", "_mirror", "_refused_at", "_retired",
+        "_tasks", "_tell", "_timeout", "_told_at", "_total", "_waiting", "address", "health", "serves", "tls",
     )  # fmt: skip
 
     def __init__(
         self, address: Address, at_most: int, timeout: float, tls: ClientTls | None = None,
         health: Health | None = None, serves: str = "", tell: Callable[[str], None] | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:  # fmt: skip
         self.address = address
+        self._descriptors = descriptors
         self.health = health
         self.serves = serves
         self.tls = tls
@@ -116,6 +120,8 @@ class Pool:
         elif len(self._waiting) >= _WAITING:
             # Not from within the call: whoever asks is not done with itself yet.
             asyncio.get_running_loop().call_soon(_refuse, receiver)
+        elif self._mirror and self._descriptors is not None and self._descriptors.full:
+            asyncio.get_running_loop().call_soon(_no_room, receiver)
         else:
             self._waiting[receiver] = None
             self._attempt()
@@ -139,7 +145,7 @@ class Pool:
 
     def gone(self, upstream: Upstream) -> None:
         """Forget a closed connection; one that waits may now have another made."""
-        self._total -= 1
+        self._count(-1)
         if upstream.receiver is None and not upstream.detached:
             self._dead += 1
             if self._dead > _FEW_DEAD and 2 * self._dead > len(self._idle):
@@ -163,7 +169,7 @@ class Pool:
         """No table needs this address: close what idles; what is open ends, and is then closed."""
         if not self._retired:
             self._retired = True
-            self._close_idle()
+            self.close_idle()
 
     def revive(self) -> None:
         """A table needs this address again."""
@@ -173,12 +179,7 @@ class Pool:
         """Close everything idle and stop connecting."""
         for task in tuple(self._tasks):
             task.cancel()
-        self._close_idle()
-
-    def _close_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for upstream in idle:
-            self._bury(upstream)
+        self.close_idle()
 
     def _bury(self, upstream: Upstream) -> None:
         """Close a connection that was taken out of the idle ones, if it is not."""
@@ -190,11 +191,16 @@ class Pool:
     def _attempt(self) -> None:
         """Make another connection where more wait than are being made."""
         if self._total < self._limit and self._attempts < len(self._waiting):
-            self._total += 1
+            self._count(1)
             self._attempts += 1
             task = asyncio.get_running_loop().create_task(self._connect())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _count(self, more: int) -> None:
+        self._total += more
+        if self._mirror and self._descriptors is not None:
+            self._descriptors.copies += more
 
     def _next(self) -> Receiver | None:
         while self._waiting:
@@ -205,28 +211,53 @@ class Pool:
 
     async def _connect(self) -> None:
         upstream: Upstream | None = None
+        ours = False
         try:
             async with asyncio.timeout(self._timeout):
-                made = await connect(self.address, self.tls, lambda: Upstream(self))
+                made = await self._made()
             if not made.closed:  # else: accepted and hung up on at once
                 upstream = made
                 made.owned = True
         except (OSError, ValueError) as problem:  # TimeoutError and ssl.SSLError are OSErrors
-            self._say(problem)
+            if self._descriptors is not None and self._descriptors.ours(problem):
+                ours = True
+                self._descriptors.say(problem)
+            else:
+                self._say(problem)
         finally:
             self._attempts -= 1
             if upstream is None:
-                self._total -= 1
+                self._count(-1)
         if upstream is not None:
             self.give(upstream)
             return
-        self._refused_at = monotonic()
-        if self.health is not None:
-            self.health.record(failed=True)
         receiver = self._next()
-        if receiver is not None:
-            receiver.failed(Ending.CONNECT)
+        if ours:
+            if receiver is not None:
+                receiver.no_room()
+        else:
+            self._refused_at = monotonic()
+            if self.health is not None:
+                self.health.record(failed=True)
+            if receiver is not None:
+                receiver.failed(Ending.CONNECT)
         self._attempt()  # for those that the limit kept from an attempt of their own
+
+    async def _made(self) -> Upstream:
+        try:
+            return await connect(self.address, self.tls, lambda: Upstream(self))
+        except OSError as problem:
+            if self._mirror or self._descriptors is None or not self._descriptors.ours(problem):
+                raise
+            self._descriptors.shed()
+        await asyncio.sleep(_CLOSING)
+        return await connect(self.address, self.tls, lambda: Upstream(self))
+
+    def close_idle(self) -> None:
+        """Close everything idle."""
+        idle, self._idle = self._idle, []
+        for upstream in idle:
+            self._bury(upstream)
 
     def _say(self, problem: Exception) -> None:
         """A failed handshake is a mistake in a file more often than a failure: name it, now and then."""
@@ -247,3 +278,9 @@ def _refuse(receiver: Receiver) -> None:
     if receiver.waiting:
         receiver.waiting = False
         receiver.refused()
+
+
+def _no_room(receiver: Receiver) -> None:
+    if receiver.waiting:
+        receiver.waiting = False
+        receiver.no_room()

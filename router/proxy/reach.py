@@ -14,10 +14,12 @@ from ...errors import WireError
 from ...store.routes import RouteBalance, ServiceRoute, UpstreamTls
 from .balance import Balancer
 from .connecting import Address
+from .descriptors import Descriptors
 from .ejection import Changes, Health
 from .pool import Pool, Source
 from .readiness import Probe, Probes, Watch, probe_of
 from .upstream_tls import Contexts
+from .use import Use
 
 _HTTPS: Final = 443
 _HTTP: Final = 80
@@ -42,13 +44,10 @@ class AddressView(NamedTuple):
 class Reached:
     """The addresses of one arm or mirror. `source` gives connections, `base` is the path of its URLs.
 
-    `ready`: whether any address is, as probes say. Without probes always; before the first answer to one a
-    `trusting` arm (stable) is, another is not. `was_ready`: whether any address has ever been.
+    `probed`: whether any is asked for its readiness; without probes all are ready.
     """
 
-    __slots__ = (
-        "__weakref__", "_trusting", "base", "pools", "ready", "source", "version", "was_ready", "watches",
-    )  # fmt: skip
+    __slots__ = ("_trusting", "_use", "base", "pools", "probed", "source", "version", "watches")
 
     def __init__(
         self, upstreams: Upstreams, route: ServiceRoute, version: str, addresses: tuple[str, ...],
@@ -74,41 +73,57 @@ class Reached:
             if rule is None
             else Balancer(self.pools, self.watches, rule, upstreams.changes, trusting=trusting)
         )
-        self.look()
-        upstreams.follow(self)
+        self.probed = any(watch is not None for watch in self.watches)
+        self._use = Use(version, self.pools, self.watches)
+        upstreams.follow(self._use)
 
-    def look(self) -> None:
-        """Take over what the probes know now."""
-        known = [watch for watch in self.watches if watch is not None]
-        self.was_ready = not known or any(watch.was_ready for watch in known)
-        self.ready = not known or any(
-            watch.ready or (watch.ready is None and self._trusting) for watch in known
+    @property
+    def ready(self) -> bool:
+        """Whether any address is, as probes say.
+
+        Before the first answer to one a `trusting` arm (stable) is, another is not.
+        """
+        return not self.probed or any(
+            watch.ready or (watch.ready is None and self._trusting)
+            for watch in self.watches
+            if watch is not None
         )
 
-    def view(self) -> list[AddressView]:
-        """What metrics and readiness show."""
-        return [
-            AddressView(
-                self.version, str(pool.address), None if watch is None else watch.ready,
-                pool.health is not None and pool.health.ejected,
-                0 if pool.health is None else pool.health.failures,
-                pool.load, pool.connections, pool.waiting,
-            )
-            for pool, watch in zip(self.pools, self.watches, strict=True)
-        ]  # fmt: skip
+    @property
+    def was_ready(self) -> bool:
+        """Whether any address has ever been."""
+        return not self.probed or any(watch.was_ready for watch in self.watches if watch is not None)
+
+
+def _views(use: Use) -> list[AddressView]:
+    return [
+        AddressView(
+            use.version, str(pool.address), None if watch is None else watch.ready,
+            pool.health is not None and pool.health.ejected,
+            0 if pool.health is None else pool.health.failures,
+            pool.load, pool.connections, pool.waiting,
+        )
+        for pool, watch in zip(use.pools, use.watches, strict=True)
+    ]  # fmt: skip
 
 
 class Upstreams:
-    """All pools, TLS contexts and probes of a worker. `tell` takes one line of its log."""
+    """All pools, TLS contexts and probes of a worker. `tell` takes one line of its log.
 
-    def __init__(self, connect_timeout: float, tell: Callable[[str], None] = lambda _: None) -> None:
+    `copies`: connections that copies may have at one time.
+    """
+
+    def __init__(
+        self, connect_timeout: float, tell: Callable[[str], None] = lambda _: None, copies: int = 4096
+    ) -> None:
         self.changes = Changes()
         self._timeout = connect_timeout
         self._tell = tell
         self._contexts = Contexts(tell)
-        self._probes = Probes(self.changes, self._look)
+        self._descriptors = Descriptors(copies, tell, self._shed)
+        self._probes = Probes(self.changes, self._descriptors)
         self._pools: dict[tuple[str, Address, int, UpstreamTls | None, RouteBalance | None], Pool] = {}
-        self._reached: WeakSet[Reached] = WeakSet()
+        self._uses: WeakSet[Use] = WeakSet()
 
     def pool(
         self, address: Address, at_most: int, tls: UpstreamTls, rule: RouteBalance | None, serves: str
@@ -123,7 +138,9 @@ class Upstreams:
         if pool is None:
             context = None if settings is None else self._contexts.get(settings)
             health = None if rule is None else Health(rule, self.changes)
-            pool = Pool(address, at_most, self._timeout, context, health, serves, self._tell)
+            pool = Pool(
+                address, at_most, self._timeout, context, health, serves, self._tell, self._descriptors
+            )
             self._pools[key] = pool
         pool.revive()
         return pool
@@ -134,9 +151,9 @@ class Upstreams:
         context = None if settings is None else self._contexts.get(settings)
         return self._probes.watch(address, settings, context, probe)
 
-    def follow(self, reached: Reached) -> None:
-        """Keep its readiness up to date, its pools and probes in use, while anything holds it."""
-        self._reached.add(reached)
+    def follow(self, use: Use) -> None:
+        """Keep its pools and probes while anything holds it."""
+        self._uses.add(use)
 
     def probe(self, now: float) -> None:
         """Begin the probes that are due: also of what a new table has brought."""
@@ -147,9 +164,9 @@ class Upstreams:
         self._contexts.sweep(now)
         pools: set[Pool] = set()
         watches: set[Watch] = set()
-        for reached in self._reached:
-            pools.update(reached.pools)
-            watches.update(watch for watch in reached.watches if watch is not None)
+        for use in self._uses:
+            pools.update(use.pools)
+            watches.update(watch for watch in use.watches if watch is not None)
         for key, pool in list(self._pools.items()):
             pool.sweep(now)
             if pool in pools:
@@ -164,17 +181,17 @@ class Upstreams:
 
     def view(self) -> list[AddressView]:
         """Every address that is in use now."""
-        return [view for reached in self._reached for view in reached.view()]
+        return [view for use in self._uses for view in _views(use)]
+
+    def _shed(self) -> None:
+        for pool in self._pools.values():
+            pool.close_idle()
 
     def close(self) -> None:
         """Close all."""
         self._probes.close()
         for pool in self._pools.values():
             pool.close()
-
-    def _look(self) -> None:
-        for reached in self._reached:
-            reached.look()
 
 
 def _parsed(url: str) -> tuple[Address, str]:

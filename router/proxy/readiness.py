@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,6 +25,7 @@ from ...policies.protocols import PROTOCOLS
 from ...store.routes import RouteReadiness, ServiceRoute, UpstreamTls
 from ..facts import Ending
 from .connecting import Address, connect
+from .descriptors import Descriptors
 from .ejection import Changes, Health
 from .heads import ResponseHead
 from .upstream import Receiver, Upstream
@@ -105,11 +105,11 @@ _Key = tuple[Address, UpstreamTls | None, Probe]
 
 
 class Probes:
-    """All watches of a worker, kept across tables by address and question. `changed` hears of changes."""
+    """All watches of a worker, kept across tables by address and question. `changes` counts changes."""
 
-    def __init__(self, changes: Changes, changed: Callable[[], None]) -> None:
+    def __init__(self, changes: Changes, descriptors: Descriptors) -> None:
         self._changes = changes
-        self._changed = changed
+        self._descriptors = descriptors
         self._watches: dict[_Key, Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._jitter = random.Random()  # noqa: S311 - scatters probes, no secret
@@ -150,13 +150,14 @@ class Probes:
         try:
             async with asyncio.timeout(watch.probe.rule.timeout):
                 ready = await _ready(watch)
-        except (OSError, ValueError):  # TimeoutError and ssl.SSLError are OSErrors
+        except (OSError, ValueError) as problem:  # TimeoutError and ssl.SSLError are OSErrors
+            if self._descriptors.ours(problem):
+                return  # nobody was asked, so nothing is known that was not before
             ready = False
         finally:
             watch.busy = False
         if watch.note(ready=ready):
             self._changes.count += 1
-            self._changed()
 
 
 async def _ready(watch: Watch) -> bool:
@@ -271,7 +272,7 @@ class _Asked(Receiver):
         if not self.result.done():
             self.result.set_result((self._status, b"".join(self._body)))
 
-    def failed(self, ending: Ending) -> None:
+    def failed(self, ending: Ending) -> None:  # noqa: ARG002 - not ready, whatever it was
         """Part of Receiver."""
         if not self.result.done():
-            self.result.set_exception(ConnectionError(f"no answer to a probe: {ending.name.lower()}"))
+            self.result.set_result((0, b""))  # an exception that nobody waits for any more would be logged

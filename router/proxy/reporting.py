@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 _LONGEST = 15  # digits of a length
+_SO_FAR = frozenset((Ending.DISCONNECTED, Ending.OPEN))  # endings whose first token may have come
 _ANSWERED = Ending.ANSWERED  # looking a member up costs more than the rest of the comparison
 
 
@@ -36,7 +37,7 @@ def report(exchange: Exchange, ending: Ending, now: float) -> None:
         first = latency if ending == _ANSWERED and response_bytes else 0.0
         if stream is not None and stream.first >= 0:
             first, gap = stream.first, stream.gap
-        if ending != _ANSWERED:
+        if ending != _ANSWERED and not (ending in _SO_FAR and kept and exchange.call.service.streams):
             kept = []
         if exchange.fell_back:
             served, kept = STABLE, []
@@ -48,6 +49,8 @@ def report(exchange: Exchange, ending: Ending, now: float) -> None:
     if exchange.number <= path.ages.newest:
         path.ages.reported(exchange)
     path.cells[slot * FIELDS + FINISHED + arm] += 1
+    if kept is None and status in exchange.call.service.errors:
+        kept = []  # of an error nothing is read: its slices must see it however long it is
     body: Body | None = None
     size = 0
     if held is not None and kept is not None and not exchange.excluded:

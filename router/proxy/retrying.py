@@ -129,7 +129,8 @@ def fall_back(exchange: Exchange, ending: Ending, now: float) -> bool:
     service = exchange.call.service
     if exchange.arm.index != CANDIDATE or not exchange.call.predicts or not may_repeat(exchange, now):
         return False
-    if not service.budget.spend(now):
+    # What the service's file calls no error is none of stable's either: it would be the candidate's alone.
+    if not service.fails(ending, exchange.status) or not service.budget.spend(now):
         return False
     path = exchange.path
     exchange.fell_back = True

@@ -7,7 +7,7 @@ from typing import Final
 
 from ...errors import WireError
 from ...store.routes import WHOLE, Arm, MirrorTarget, ServiceRoute, check_route
-from ..facts import CANDIDATE, PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Placed
+from ..facts import CANDIDATE, PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Ending, Placed
 from .ages import LOOK
 from .breaker import Breaker
 from .forwarding import Additions, via_line
@@ -79,7 +79,8 @@ class Service:
 
     `slot` -1: nothing is analysed. `stable_until`: shares below it are stable's. `budget`: of second
     attempts, the same for every table. `adds`: what requests are told on their way, None: nothing. `holds`:
-    predictions wait until their body is complete. `look`: seconds until the clock first looks at one.
+    predictions wait until their body is complete. `streams`: first tokens are timed. `look`: seconds until
+    the clock first looks at one.
     `mirrors`: by the arm that serves, None where nothing is mirrored; `every_mirror`: what the route names.
     `closed`: the candidate gets nothing, whoever asks. `holding`: nor any user while it is cold, and then
     nothing is analysed; `held_for`: the mirror whose copies warm it up meanwhile.
@@ -88,7 +89,7 @@ class Service:
     __slots__ = (
         "account_after", "adds", "arms", "breaker", "budget", "closed", "errors", "every_mirror", "held_for",
         "holding", "holds", "look", "mirrors", "name", "override", "placed", "recorded", "repeatable",
-        "route", "salt", "slot", "stable_until", "sticky", "unit_kind", "unit_of",
+        "route", "salt", "slot", "stable_until", "sticky", "streams", "unit_kind", "unit_of",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +111,7 @@ class Service:
         self.budget = budget
         adds = route.forward_client != "none" or route.via
         self.adds = Additions(route.forward_client, via=route.via) if adds else None
+        self.streams = route.plan is not None and route.plan.streams
         self.holds = route.unit_path is not None or any(arm.model is not None for arm in route.arms)
         self.unit_kind = unit_kind  # 0: every request is its own unit
         self.salt = b"" if route.salt is None else route.salt.encode() + b"\0"
@@ -150,6 +152,13 @@ class Service:
         self.stable_until = WHOLE
         self.mirrors = None
         self.slot = -1
+
+    def fails(self, ending: Ending, status: int) -> bool:
+        """Whether an exchange that ends so is an error, as the service's file says."""
+        if ending == Ending.ANSWERED:
+            return status in self.errors
+        rules = self.route.errors
+        return {Ending.CONNECT: rules.connect, Ending.TIMEOUT: rules.timeout}.get(ending, True)
 
     @property
     def awaited(self) -> ServedArm | None:

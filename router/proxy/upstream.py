@@ -93,7 +93,11 @@ class Receiver:
         raise NotImplementedError
 
     def refused(self) -> None:
-        """Too many wait for a connection already: nothing was tried, so nobody's failure but ours."""
+        """Too many wait for a connection already: the version does not keep up, so this is not tried."""
+        self.failed(Ending.CONNECT)
+
+    def no_room(self) -> None:
+        """This side has no descriptor for a connection: nobody's failure but ours."""
         self.failed(Ending.CONNECT)
 
     def pause(self) -> None:

@@ -44,3 +44,7 @@ class Warmth:
             return False
         self.taken += 1
         return True
+
+    def give_back(self) -> None:
+        """A copy that is about to end could not be sent: another one is to warm in its place."""
+        self.needed += 1

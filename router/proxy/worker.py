@@ -22,7 +22,8 @@ from ..facts import Applied, Drain, Message, Table
 from .ages import TICK
 from .capture import ObserverLink
 from .datapath import DataPath, Limits
-from .entrance import Entrance, room
+from .descriptors import shares
+from .entrance import Entrance
 from .tls import TlsFiles
 
 _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
@@ -66,11 +67,12 @@ class Worker:
     def __init__(self, config: WorkerConfig, counters: Counters) -> None:
         """Needs a running loop."""
         self._config = config
+        self._refused: list[str] = []
         self._stopping = asyncio.Event()
         self._control = ControlLink(self._told, self._stopping.set)
         limits = Limits(
             config.head_timeout, config.body_timeout, config.idle_timeout, config.connect_timeout,
-            config.tunnel_timeout, room(config.connections),
+            config.tunnel_timeout, *shares(config.connections),
         )  # fmt: skip
         self._link = ObserverLink(config.observer)
         cells = counters.cells(config.worker)
@@ -104,8 +106,11 @@ class Worker:
 
     def _told(self, message: Message) -> None:
         if isinstance(message, Table):
-            for refused in self._path.apply(message):
-                log(f"worker {self._config.worker}: a new route cannot be served, kept the old: {refused}")
+            refused = self._path.apply(message)
+            for line in refused:
+                if line not in self._refused:  # every table brings it again until somebody mends it
+                    self._say(f"a new route cannot be served, kept the old: {line}")
+            self._refused = refused
             self._control.send(Applied(self._config.worker, message.number))
         elif isinstance(message, Drain):
             self._stopping.set()

@@ -19,7 +19,7 @@ from accede.errors import Conflict, FileError
 from accede.policies.load import parse_policy, parse_service, require_pair
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService
-from accede.store.evidence import MirrorCounts
+from accede.store.evidence import ArmCounts, MirrorCounts
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import Analysis, EpochRecord, Outcome, RolloutRecord, Verdict
 from accede.store.routes import Arm, decode_route, encode_route
@@ -71,6 +71,17 @@ class TestGates:
         assert verdict.proven_last_weight
         bad = Backed().agreed(2, 200.0, 60.0).agreed(3, 200.0, 60.0)
         assert bad.verdict(given(AGREEMENT), "canary").outcome is Outcome.FAIL
+
+    def test_a_gate_that_only_watches_waits_for_pairs_not_for_requests(self) -> None:
+        watching = given({**AGREEMENT, "in": "canary", "require": "no-harm"})
+        scene = Backed().clustered(3, "errors", (200.0, 0.01), (200.0, 0.01)).copies(3, paired=20)
+        scene.epoch(3).arms = {
+            "candidate": ArmCounts(accounted=25_600),
+            "stable": ArmCounts(accounted=25_600),
+        }
+        assert scene.verdict(watching, "canary").outcome is Outcome.INCONCLUSIVE
+        scene.copies(3, paired=600)
+        assert scene.verdict(watching, "canary").outcome is Outcome.ERROR
 
     def test_one_place_does_not_decide_the_other(self) -> None:
         scene = Backed().agreed(1, 200.0, 4.0)

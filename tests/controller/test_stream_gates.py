@@ -159,6 +159,50 @@ def test_a_later_first_token_is_found(mid: float, far: float, outcome: Outcome |
         assert verdict.outcome is outcome
 
 
+@pytest.mark.parametrize(("rate", "outcome"), [(0.02, Outcome.INCONCLUSIVE), (0.08, Outcome.FAIL)])
+def test_streams_of_which_one_arm_tells_less_prove_nothing(rate: float, outcome: Outcome) -> None:
+    # Longer ones than are captured tell nothing: perhaps just those that break off.
+    scene = Scene(constants=CONSTANTS).clustered(3, "stream.truncated", (180.0, rate), (200.0, 0.02))
+    verdict = scene.verdict(gates(TRUNCATED))
+    assert verdict.outcome is outcome
+    if outcome is Outcome.INCONCLUSIVE:
+        assert "10% of one side are missing" in verdict.reason
+        more = Scene(constants=CONSTANTS).clustered(3, "stream.truncated", (200.0, rate), (180.0, 0.02))
+        assert more.verdict(gates(TRUNCATED)).outcome is Outcome.PASS  # as of a faster candidate
+        sticky = msgspec.structs.replace(CONSTANTS, sticky=True)  # heavy users
+        some = Scene(constants=sticky).clustered(3, "stream.truncated", (180.0, rate), (200.0, 0.02))
+        assert some.verdict(gates(TRUNCATED)).outcome is Outcome.PASS
+
+
+def test_first_tokens_of_which_one_arm_tells_less_prove_nothing() -> None:
+    scene = Scene(constants=CONSTANTS)
+    for part in ("over", "mid", "far"):
+        scene.clustered(3, f"stream.first_token.p50.{part}", (180.0, 0.3), (200.0, 0.5))
+    verdict = scene.verdict(gates(FIRST))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "are missing" in verdict.reason
+
+
+def test_streams_have_the_time_to_end() -> None:
+    epoch = EpochRecord(2, 1, "canary", 0.1, 0.0, 0.0)
+    patient = service.model_copy(update={"limits": service.limits.model_copy(update={"deadline": 300.0})})
+    plain = patient.model_copy(update={"protocol": "json"})
+    times = [
+        measurement_plan(None, policy, one, epoch, None).account_after for one in (patient, service, plain)
+    ]
+    assert times == [120.0, service.limits.deadline, 10.0]
+
+
+def test_gates_on_streams_take_their_part_of_the_level() -> None:
+    constants = frozen()
+    cells = cells_of(policy, constants)
+    weights = {cell.gate.metric: 0.0 for cell in cells}
+    for cell in cells:
+        weights[cell.gate.metric] += cell.weight
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert weights["stream.first_token.p50"] == pytest.approx(0.5)  # latencies are half of it
+
+
 def test_without_evidence_of_streams_nothing_passes() -> None:
     for gate in (TOKENS, TRUNCATED, FIRST):
         assert Scene(constants=CONSTANTS).verdict(gates(gate)).outcome is Outcome.INCONCLUSIVE

@@ -282,3 +282,15 @@ def test_a_plan_without_predictions_can_be_estimated(stage: str) -> None:
         MeasurementPlan,
     )
     assert 0 < estimated_bytes(plan) < EVIDENCE_LIMIT
+
+
+def test_what_was_stored_before_there_were_other_copies_and_streams_is_read() -> None:
+    now = full(plan_of(2, sticky=False), ("stable", "candidate"), {"errors": True})
+    now.arms = {"stable": ArmCounts(7, 1, 2, 3)}
+    now.mirror = MirrorCounts(chosen=9, sent=8, paired=7, lost=1)
+    raw = msgspec.msgpack.decode(encode_evidence(now), strict=False)
+    for name in ("first_token", "tokens", "back", "floor", "inputs"):
+        del raw["head"][name]
+    raw["head"]["arms"] = {arm: counts[:4] for arm, counts in raw["head"]["arms"].items()}
+    raw["head"]["mirror"] = raw["head"]["mirror"][:8]
+    assert decode_evidence(msgspec.msgpack.encode(raw)) == now

@@ -414,11 +414,24 @@ class TestPairs:
         for metric in ("mean", "selected", "bin.0", "agreement"):
             assert sums(evidence, "pair", metric) is None
 
-    @pytest.mark.parametrize("ending", [Ending.DISCONNECTED, Ending.OPEN])
-    def test_where_stable_gave_no_answer_in_time_the_pair_says_nothing(self, ending: Ending) -> None:
-        evidence = self.paired(self.pair(None, [2], stable_ending=ending, stable_status=0))
+    def test_where_stables_client_left_the_pair_says_nothing(self) -> None:
+        left = self.pair(None, [2], stable_ending=Ending.DISCONNECTED, stable_status=0)
+        evidence = self.paired(left)
         assert evidence.series == {}
         assert evidence.mirror.paired == 1
+
+    def test_being_too_late_counts_alike_on_both_sides(self) -> None:
+        late = self.pair(None, [2], stable_ending=Ending.OPEN, stable_status=0)
+        cut_off = self.pair([2], None, shadow_ending=Ending.TIMEOUT, shadow_status=0, shadow_response=b"")
+        both = msgspec.structs.replace(late, shadow_ending=Ending.TIMEOUT, shadow_response=b"")
+        for metric in ("errors", "missing"):
+            assert sums(self.paired(late), "pair", metric) == (1, -1, 1)
+            assert sums(self.paired(late, cut_off, both), "pair", metric) == (3, 0, 2)
+        assert sums(self.paired(late), "pair", "agreement") is None
+        folded = fold(errors=RouteErrors(timeout=False))
+        for one in (late, cut_off):
+            folded.add_pair(one, folded.read_pair(one))
+        assert sums(published(folded), "pair", "errors") == (2, 0, 0)
 
     def test_a_pair_lost_to_our_bounds_counts_in_coverage_only(self) -> None:
         evidence = self.paired(self.pair([2], [2], lost=True, request=b""))

@@ -11,6 +11,7 @@ import pytest
 from accede.router.counters import FACTS_LOST, FIELDS, SLOTS, Counters
 from accede.router.facts import Body, Ending, Fact, Pair, Placed
 from accede.router.proxy.capture import BODY_BYTES, FACTS, Gathered, Lines
+from accede.store.routes import MirrorTarget
 from tests.router.conftest import (
     Connection,
     Observer,
@@ -122,6 +123,24 @@ def test_a_hanging_exchange_holds_the_line_until_account_after_and_is_reported_o
     wait_for(lambda: observer.flushes[-1].line == 5)
     assert len(observer.facts) == 4
     assert worker.counters.read(2).finished == (4, 0)
+
+
+def test_an_error_is_seen_in_its_slices_and_pairs_however_long_it_is(
+    start_worker: Worker, start_observer: Watch, stable: UpstreamProcess, candidate: UpstreamProcess
+) -> None:
+    failing = f"{candidate.url}/as/status-long=502"
+    shadow = MirrorTarget(version="43", addresses=(failing,), rate=1_000_000)
+    worker = start_worker(
+        Placed(route(stable.url, mirrors=(shadow,)), 0),
+        Placed(route(failing, service="long", path="/long"), 1),
+    )
+    observer = start_observer(worker)
+    assert exchange(worker.port, post("/p", b"{}")).status == 200
+    (pair,) = observer.wait_pairs(1)
+    assert (pair.shadow_status, pair.lost, pair.request, pair.shadow_response) == (502, False, b"{}", b"")
+    assert exchange(worker.port, post("/long", b"{}")).status == 502
+    observer.wait_facts(2)
+    assert [(body.request, body.response) for body in observer.bodies] == [(b"{}", b"{}"), (b"{}", b"")]
 
 
 def test_bodies_beyond_the_limits_are_not_captured(

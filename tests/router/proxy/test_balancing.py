@@ -210,7 +210,7 @@ def test_time_spent_on_getting_a_connection_is_latency(
         end.close()
 
 
-def test_more_waiting_than_the_bound_are_refused_and_the_version_is_not_blamed(
+def test_more_waiting_than_the_bound_are_refused_as_failures_of_the_version(
     start_worker: Worker, start_observer: Callable[[WorkerProcess], Observer]
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -225,7 +225,7 @@ def test_more_waiting_than_the_bound_are_refused_and_the_version_is_not_blamed(
     for client in clients:
         client.send(post("/p"))
     facts = observer.wait_facts(6)
-    assert [(fact.ending, fact.status) for fact in facts] == [(int(Ending.DISCONNECTED), 0)] * 6
+    assert [(fact.ending, fact.status) for fact in facts] == [(int(Ending.CONNECT), 0)] * 6
     poll = select.poll()  # select() knows no descriptor above 1023
     by_number = {client.socket.fileno(): client for client in clients}
     for number in by_number:

@@ -10,7 +10,7 @@ import pytest
 
 from accede.router.facts import CANDIDATE, STABLE, Ending, Placed
 from accede.router.proxy.retrying import FLOOR
-from accede.store.routes import RouteBreaker, RouteReadiness, ServiceRoute
+from accede.store.routes import RouteBreaker, RouteErrors, RouteReadiness, ServiceRoute
 from tests.router.conftest import (
     Connection,
     Observer,
@@ -101,6 +101,27 @@ def test_without_leave_the_candidates_error_passes_through(
     assert b"scripted 500" in answer.body
     (fact,) = observer.wait_facts(1)
     assert (fact.arm, fact.served, fact.status) == (CANDIDATE, CANDIDATE, 500)
+
+
+@pytest.mark.parametrize(
+    ("script", "errors", "status"),
+    [
+        ("status=501", RouteErrors(ranges=((500, 500), (502, 599))), 501),
+        ("", RouteErrors(connect=False), 502),
+    ],
+)
+def test_what_the_file_calls_no_error_is_the_candidates_own_answer(
+    start_worker: Worker, start_observer: Observing, stable: UpstreamProcess, candidate: UpstreamProcess,
+    script: str, errors: RouteErrors, status: int,
+) -> None:  # fmt: skip
+    # Answered by stable it would count as an error of the candidate's, and of stable's the same would not.
+    url = f"{candidate.url}/as/{script}" if script else _nobody()
+    worker = start_worker(Placed(route(stable.url, url, 10_000, errors=errors), 0))
+    observer = start_observer(worker)
+    answer = exchange(worker.port, post("/p"))
+    assert (answer.status, answer.field("x-accede-arm")) == (status, "candidate")
+    (fact,) = observer.wait_facts(1)
+    assert (fact.arm, fact.served) == (CANDIDATE, CANDIDATE)
 
 
 def test_a_request_that_expected_100_is_sent_on_without_expecting(

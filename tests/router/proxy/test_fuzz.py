@@ -109,6 +109,7 @@ def meaning(pieces: list[bytes]) -> object:
     return "incomplete"
 
 
+@pytest.mark.interpreted
 @given(anything, CUTS)
 @example(REQUESTS[0].replace(b"\r\n\r\n", b"\r\nA: " + b"x" * 40000 + b"\r\n\r\n"), [100])
 @quick

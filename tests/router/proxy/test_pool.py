@@ -20,6 +20,7 @@ from accede.router.proxy.upstream import Receiver, Upstream
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 Story = Callable[[Callable[["Server"], Coroutine[Any, Any, None]]], None]
+pytestmark = pytest.mark.interpreted  # it asks as a Receiver of its own
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 

@@ -53,6 +53,7 @@ def arm_of(key: bytes, stable: int, salt: bytes = b"") -> int:
 # --- the split
 
 
+@pytest.mark.interpreted
 @given(st.binary(min_size=1), st.integers(0, 10_000), st.integers(0, 10_000), st.binary(max_size=20))
 def test_growing_the_weight_moves_nobody_back_to_stable(key: bytes, one: int, two: int, salt: bytes) -> None:
     less, more = sorted((one, two))  # of stable
