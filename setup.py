@@ -17,7 +17,7 @@ from setuptools import setup
 FOLDERS = ("accede/router/proxy",)
 # The process's shell (it runs once, and `python -m` cannot start an extension module), and what none of the
 # speed is in: modules with msgspec records, whose annotations a compiled module does not keep, and `use`.
-NOT_COMPILED = {"__init__.py", "readiness.py", "tls.py", "use.py", "worker.py"}
+NOT_COMPILED = {"__init__.py", "health.py", "tls.py", "use.py", "worker.py"}
 
 
 def modules() -> list[str]:

@@ -13,7 +13,7 @@ from .exchange import Exchange
 from .forwarding import Peer, peer_of
 from .heads import Malformed, RequestHead, grown, parse_request
 from .holding import HeldExchange
-from .tunnel import Tunnel, unanalysed
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from .answering import Answering
@@ -126,7 +126,7 @@ class Client:
                 return False
             call = table.resolve(head.line, head.host)
             if head.upgrade:
-                call = unanalysed(call)
+                call = call.upgraded()
             if call.service.override is not None:
                 chosen_arm(call.service, call.service.override, head.seen)
         except Malformed as bad:

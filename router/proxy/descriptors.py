@@ -11,14 +11,17 @@ import os
 import resource
 import socket
 from collections.abc import Callable
+from math import ceil
 from time import monotonic
 from typing import Final, NamedTuple
 
 _OWN: Final = 32  # descriptors a worker needs besides its connections: it has about 15 open
+COPIES: Final = 0.2  # of the connections are for copies; the rest is halved: clients, and who answers them
 _SHED_EVERY: Final = 0.1  # seconds between two times that all pools are gone through
 _TOLD_EVERY: Final = 60.0  # seconds between two lines of the log: it concerns every request
-# What says that this side is exhausted: descriptors of the process or the host, memory, ports of its own.
-_OURS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+# What says that this side is exhausted: descriptors of the process or of the host, or its memory. Not
+# EADDRNOTAVAIL: ::1 without IPv6 has it as well as a lack of ports, and a dead model would go unblamed.
+_OURS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class Shares(NamedTuple):
@@ -35,13 +38,13 @@ def shares(connections: int) -> Shares:
     copies. The soft limit is raised as far as that needs and the hard one allows.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections * 5 // 2 + 2 * _OWN
+    wanted = ceil(connections * 2 / (1 - COPIES)) + 2 * _OWN
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     fits = wanted if soft == resource.RLIM_INFINITY else soft
     room = max(0, fits - _OWN)
-    clients = max(1, min(connections, room * 2 // 5))
+    clients = max(1, min(connections, int(room * (1 - COPIES) / 2)))
     return Shares(clients, max(1, room - 2 * clients))
 
 

@@ -19,8 +19,6 @@ import random
 import re
 from typing import Final, NamedTuple
 
-import msgspec
-
 from ...policies.protocols import PROTOCOLS
 from ...store.routes import RouteReadiness, ServiceRoute, UpstreamTls
 from ..facts import Ending
@@ -28,6 +26,7 @@ from .connecting import Address, connect
 from .descriptors import Descriptors
 from .ejection import Changes, Health
 from .heads import ResponseHead
+from .health import available, not_unready
 from .upstream import Receiver, Upstream
 from .upstream_tls import ClientTls
 
@@ -168,45 +167,8 @@ async def _ready(watch: Watch) -> bool:
     if not _OK <= status < _REDIRECTS:
         return False
     if probe.protocol == "tensorflow-serving":
-        return _available(body, probe.version)
-    return probe.protocol != "kserve-v1" or _not_unready(body)
-
-
-class _Loaded(msgspec.Struct):
-    version: str | int = ""
-    state: str = ""
-
-
-class _Listed(msgspec.Struct):
-    model_version_status: list[_Loaded] = []
-
-
-class _Said(msgspec.Struct):
-    ready: bool | str | None = None
-
-
-_listed = msgspec.json.Decoder(_Listed)
-_said = msgspec.json.Decoder(_Said)
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def _available(body: bytes, version: str) -> bool:
-    """Whether TensorFlow Serving's list has `version` as AVAILABLE; any one where it is no number."""
-    try:
-        loaded = _listed.decode(body).model_version_status
-    except _UNREADABLE:
-        return False
-    numbered = version.isascii() and version.isdigit()
-    return any(one.state == "AVAILABLE" and (not numbered or str(one.version) == version) for one in loaded)
-
-
-def _not_unready(body: bytes) -> bool:
-    """Whether KServe's answer says ready, or nothing: servers write true, "True" or leave it out."""
-    try:
-        said = _said.decode(body).ready
-    except _UNREADABLE:
-        return True  # the status has decided
-    return said is None or str(said).lower() == "true"
+        return available(body, probe.version)
+    return probe.protocol != "kserve-v1" or not_unready(body)
 
 
 async def _get(watch: Watch, path: str) -> tuple[int, bytes]:

@@ -32,14 +32,19 @@ _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 class Call:
     """One resolved request line: where it may go, and how its line reads for every arm and kind of mirror."""
 
-    __slots__ = ("arm", "head_only", "holds", "idempotent", "lines", "mirror_lines", "predicts", "service")
+    __slots__ = (
+        "_method", "_target", "arm", "head_only", "holds", "idempotent", "lines", "mirror_lines", "predicts",
+        "service",
+    )  # fmt: skip
 
-    def __init__(self, service: Service, method: str, target: str) -> None:
+    def __init__(self, service: Service, method: str, target: str, *, analysed: bool = True) -> None:
         path, mark, query = target.partition("?")
         kind = call_kind(service.route.protocol, method, path)
+        self._method = method
+        self._target = target
         self.service = service
-        self.predicts = kind.predicts
-        self.holds = kind.predicts and service.holds
+        self.predicts = kind.predicts and analysed
+        self.holds = self.predicts and service.holds
         self.head_only = method == "HEAD"
         self.idempotent = method in _IDEMPOTENT
         self.arm = STABLE
@@ -53,6 +58,10 @@ class Call:
             mirror.kind: _line(method, mirror, addressed(kind, path, mirror.version), rest)
             for mirror in service.every_mirror
         }
+
+    def upgraded(self) -> Call:
+        """The call as an upgrade makes it: no prediction, so stable or the pinned version answers it."""
+        return Call(self.service, self._method, self._target, analysed=False) if self.predicts else self
 
 
 class RouteTable:

@@ -8,23 +8,12 @@ direction lives on where both connections can say so (TLS as asyncio has it cann
 from __future__ import annotations
 
 import asyncio
-from copy import copy
 from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .datapath import DataPath
-    from .table import Call
     from .upstream import Upstream
-
-
-def unanalysed(call: Call) -> Call:
-    """The call as an upgrade makes it: no prediction, so stable or the pinned version answers it."""
-    if not call.predicts:
-        return call
-    call = copy(call)
-    call.predicts = call.holds = False
-    return call
 
 
 def accepted(offered: bytes, named: bytes) -> bool:

@@ -74,7 +74,8 @@ class TestGates:
 
     def test_a_gate_that_only_watches_waits_for_pairs_not_for_requests(self) -> None:
         watching = given({**AGREEMENT, "in": "canary", "require": "no-harm"})
-        scene = Backed().clustered(3, "errors", (200.0, 0.01), (200.0, 0.01)).copies(3, paired=20)
+        scene = Backed().copies(3, paired=20)
+        scene.clustered(3, "errors", (200.0, 0.01), (200.0, 0.01))
         scene.epoch(3).arms = {
             "candidate": ArmCounts(accounted=25_600),
             "stable": ArmCounts(accounted=25_600),

@@ -100,7 +100,9 @@ def filled(plan: MeasurementPlan) -> Evidence:
     inflow = Inflow("replica:boot")
     inflow.obey(Table(1, (Placed(route, 0),)), 0.0)
     random_ = random.Random(7)
-    facts, bodies, pairs = [], [], []
+    facts: list[Fact] = []
+    bodies: list[Body] = []
+    pairs: list[Pair] = []
     endings = (*(Ending.ANSWERED,) * 12, Ending.TIMEOUT, Ending.TRUNCATED, Ending.DISCONNECTED, Ending.OPEN)
     arms_of = (0,) if plan.stage == "shadow" else (0, 1)
     kinds = [0] * (plan.stage == "shadow") + [1] * plan.back + [2] * plan.floor

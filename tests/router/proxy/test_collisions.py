@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import resource
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from accede.router.facts import PAIR_BACK, Ending, Placed
+from accede.router.proxy.descriptors import Descriptors
 from accede.router.proxy.holding import HELD_BYTES
 from accede.store.routes import MirrorTarget, RouteReadiness
 from tests.router.conftest import (
@@ -171,6 +174,22 @@ def test_no_fact_comes_below_a_line_that_was_told(
     for flush in observer.flushes:
         assert all(fact.number >= line for fact in flush.facts)
         line = flush.line
+
+
+@pytest.mark.parametrize(
+    ("number", "ours"),
+    [
+        (errno.EMFILE, True),
+        (errno.ENFILE, True),
+        (errno.ECONNREFUSED, False),
+        (errno.ETIMEDOUT, False),
+        (errno.EADDRNOTAVAIL, False),  # ::1 without IPv6 says so: a dead model must not hide behind it
+    ],
+)
+def test_which_failures_are_this_side_s(number: int, ours: bool) -> None:
+    descriptors = Descriptors(1, lambda _: None, lambda: None)
+    assert descriptors.ours(OSError(number, "x")) is ours
+    assert not descriptors.ours(socket.gaierror(socket.EAI_NONAME, "unknown"))
 
 
 class TestFallback:
