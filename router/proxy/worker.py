@@ -8,7 +8,10 @@ the observer. Orphans do not serve on: nobody could tell them of a rollback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
+import select
 import signal
 import sys
 from time import monotonic
@@ -27,6 +30,8 @@ from .entrance import Entrance
 from .tls import TlsFiles
 
 _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
+_STDERR = 2
+_LONGEST_LINE = 3000  # characters: a pipe with room at all has room for 4096 bytes (PIPE_BUF)
 _LAST_BYTES = 1.0  # seconds for tunnels to write what they hold when the drain is over
 
 
@@ -149,9 +154,14 @@ class Worker:
 
 
 def log(message: str) -> None:
-    """One rare event, one line of JSON on standard error; never a body, a header or a key."""
-    sys.stderr.write(msgspec.json.encode({"source": "worker", "message": message}).decode() + "\n")
-    sys.stderr.flush()
+    """One rare event, one line of JSON on standard error; never a body, a header or a key.
+
+    Dropped where nobody takes it: a full pipe must not stop the requests.
+    """
+    line = msgspec.json.encode({"source": "worker", "message": message[:_LONGEST_LINE]}) + b"\n"
+    with contextlib.suppress(OSError):
+        if select.select((), (_STDERR,), (), 0.0)[1]:
+            os.write(_STDERR, line)
 
 
 def run(config: WorkerConfig) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -192,3 +196,19 @@ def test_a_terminated_worker_finishes_and_hands_over_its_last_facts(
     client.close()
     assert worker.process.wait(10) == 0
     assert len(observer.wait_facts(1)) == 1
+
+
+def test_a_log_that_nobody_reads_stops_nobody() -> None:
+    reading, writing = os.pipe()
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(writing, False)
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    code = "from accede.router.proxy.worker import log\nfor _ in range(100): log('x' * 5000)"
+    try:
+        ended = subprocess.run([sys.executable, "-c", code], stderr=writing, timeout=30, check=False)
+        assert ended.returncode == 0
+    finally:
+        os.close(reading)
+        os.close(writing)

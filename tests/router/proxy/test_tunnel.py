@@ -447,6 +447,11 @@ def test_tunnels_end_with_their_upstream_and_leave_nothing_behind(
     def descriptors() -> int:
         return len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir()))
 
+    client, end = tunnel(worker, server)  # what a worker opens once, it has opened then
+    client.close()
+    assert end.recv(1) == b""
+    end.close()
+    wait_for(lambda: exchange(worker.port, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").status == 404)
     before = descriptors()
     ends = [tunnel(worker, server) for _ in range(20)]
     assert descriptors() >= before + 40
