@@ -1,1 +1,13 @@
-"""The data path: what stands between a client and a version."""
+"""The data path: what stands between a client and a version.
+
+A request passes these rooms, in this order:
+
+the process     worker, entrance (listening sockets), descriptors, datapath (shared state and the one clock)
+the client      client, heads, chunks (framing), tls, tunnel (after an upgrade), answers (our own)
+the table       table, matching, served (a route compiled), targets (what predicts), forwarding (headers)
+the assignment  assignment, units, holding (while the body decides), rewriting, lengths
+the exchange    exchange (request), answering (answer), retrying, deadlines, ages, breaker
+the upstream    reach, balance, ejection, readiness, health, use, pool, connecting, upstream, upstream_tls
+the copies      mirror, copies, bounds, warming
+the report      reporting, capture (the socket to the observer)
+"""
