@@ -41,8 +41,8 @@ def test_the_routers_tests_pass_against_the_compiled_data_path(compiled: Path) -
     ).stdout  # fmt: skip
     assert where.strip().endswith(".so"), where
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not interpreted", "-n2", "--dist",
-         "loadfile", "-p", "no:cacheprovider", "tests/router/proxy", "tests/router/test_faults.py"],
+        [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not interpreted",
+         "-p", "no:cacheprovider", "tests/router/proxy", "tests/router/test_faults.py"],
         cwd=ROOT, env=environment(compiled), check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-8000:]
