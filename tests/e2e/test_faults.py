@@ -277,10 +277,9 @@ class TestBreaker:
         ended = here.until_phase("rolled_back")
         assert "breaker" in ended["reason"]
         here.until_answers_of("stable", since=time.monotonic())
-        failed = here.clients.failures()
+        # Stable answers in the candidate's place as far as the budget goes: clients see few failures.
         assert here.clients.failures(besides=of_candidate) == []
-        assert failed
-        assert max(one.sent for one in failed) < broken + 5
+        assert all(one.sent < broken + 5 for one in here.clients.failures())
         assert here.stage.serving is not None
         assert f"breaker of {NAME}: " in here.stage.serving.output
         assert "breaker" in here.stage.explain()
