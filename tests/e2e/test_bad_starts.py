@@ -49,7 +49,7 @@ def serve(tmp_path: Path) -> Run:
     def run(text: str = "", **flags: object) -> subprocess.CompletedProcess[str]:
         services = tmp_path / "services"
         services.mkdir(exist_ok=True)
-        (services / "credit.yaml").write_text(text or SERVICE.format(stable=9, candidate=9))
+        (services / "credit.yaml").write_text(text or SERVICE.format(stable=8, candidate=9))
         port, api_port = free_ports(2)
         given = {"services": services, "data": tmp_path / "data", "port": port, "api-port": api_port, **flags}
         found = subprocess.run(
