@@ -15,10 +15,7 @@ import msgspec
 
 from ..paths import MISSING
 
-try:
-    brotli: Any = import_module("brotli")  # the extra [br]; it has no types
-except ImportError:
-    brotli = None
+brotli: Any = import_module("brotli")  # it has no types
 
 # What a compressed body may unfold to. Capture limits bound plain ones; 64 KiB of gzip can hold 64 MiB.
 MAX_DECODED: Final = 4 * 2**20
@@ -27,9 +24,7 @@ _MAX_CODINGS = 4
 _MAX_NAME = 16  # characters of a stranger's word that are repeated in a message
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's window arguments
 # "deflate" is zlib (RFC 9110, section 8.4.1.2), raw in the wild.
-_KNOWN: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"} | ({"br"} if brotli else set()))
-INSTALL: Final = "install accede[br] on the routers"
-_MISSING_PACKAGE: Final[dict[str, str]] = {} if brotli else {"br": INSTALL}
+_KNOWN: Final = frozenset(("", "identity", "gzip", "x-gzip", "deflate", "br"))
 
 _decode = msgspec.json.Decoder().decode
 
@@ -72,7 +67,7 @@ def decoded(body: bytes, encoding: str) -> bytes | None:
             plain = _inflated(body, _ZLIB)
             if plain is None:
                 plain = _inflated(body, _RAW)
-        elif name == "br" and brotli is not None:
+        elif name == "br":
             plain = _unbrotlied(body)
         else:
             return None
@@ -88,9 +83,7 @@ def unreadable(encoding: str) -> str:
         name = coding.strip()
         if name not in _KNOWN:
             shown = name if name.isalnum() and len(name) <= _MAX_NAME else "an unknown coding"
-            return (
-                f"content-encoding {shown}: {_MISSING_PACKAGE.get(name, 'send gzip, deflate or br instead')}"
-            )
+            return f"content-encoding {shown}: send gzip, deflate or br instead"
     return ""
 
 

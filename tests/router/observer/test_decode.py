@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accede.router.facts import Placed
-from accede.router.observer import decode
 from accede.router.observer.decode import MAX_DECODED, decoded, read_json, unreadable
 from accede.router.paths import MISSING
 from accede.store.evidence import SeriesKey
@@ -24,7 +24,7 @@ from accede.store.measurement import Extraction
 from tests.router.conftest import WorkerProcess, exchange, plan, post, route, wait_for
 from tests.router.observer.observing import Observing
 
-brotli: Any = pytest.importorskip("brotli", reason="needs the extra [br]")
+brotli: Any = import_module("brotli")  # it has no types
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -87,14 +87,6 @@ def test_a_strangers_coding_is_not_repeated() -> None:
         == ("content-encoding an unknown coding: send gzip, deflate or br instead")
     )
     assert unreadable("gzip, br, identity") == ""
-
-
-def test_without_the_package_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "brotli", None)
-    monkeypatch.setattr(decode, "_KNOWN", decode._KNOWN - {"br"})
-    monkeypatch.setattr(decode, "_MISSING_PACKAGE", {"br": decode.INSTALL})
-    assert decoded(brotli_of(b"1"), "br") is None
-    assert unreadable("br") == "content-encoding br: install accede[br] on the routers"
 
 
 def bomb(coding: str, size: int) -> bytes:
