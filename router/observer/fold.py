@@ -25,10 +25,11 @@ from typing import Final
 from ...store.evidence import WIRE, ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
 from ...store.histogram import BINS, bin_of, value_bin
 from ...store.measurement import CLUSTERS, MeasurementPlan
-from ...store.routes import RouteErrors, ServiceRoute
+from ...store.routes import ServiceRoute
 from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Body, Ending, Fact, MirrorTally, Pair
 from .decode import unreadable
 from .extract import Extractor, Groups, Prediction
+from .failures import Failures
 from .openai import OpenAi, Reply, wants_stream
 from .pairing import PairFold, PairSeen
 from .quick import One, Quick, quick_of
@@ -39,7 +40,6 @@ from .unscored import UNSCORED, Value
 
 # Plain integers: comparing with members of an enumeration takes twice as long.
 _ANSWERED, _DISCONNECTED, _OPEN = int(Ending.ANSWERED), int(Ending.DISCONNECTED), int(Ending.OPEN)
-_SUCCESS = 200
 _AGED = frozenset({_ANSWERED, _DISCONNECTED, _OPEN})  # their age says which thresholds they passed
 _REFUSED = 400
 _LOST = 2  # Fact.captured
@@ -69,25 +69,6 @@ def weight_of(seen: Seen | None) -> int:
 
 
 _ARMS: tuple[ArmKey, ArmKey] = ("stable", "candidate")
-
-
-class Failures:
-    """Which endings are errors of the model."""
-
-    def __init__(self, errors: RouteErrors) -> None:
-        self._statuses = frozenset(code for low, high in errors.ranges for code in range(low, high + 1))
-        endings = {Ending.CONNECT: errors.connect, Ending.TIMEOUT: errors.timeout, Ending.TRUNCATED: True}
-        self._endings = frozenset(int(ending) for ending, counts in endings.items() if counts)
-
-    def failed(self, ending: int, status: int) -> bool:
-        """True where this ending counts as an error."""
-        if ending == _ANSWERED:
-            return status in self._statuses
-        return ending in self._endings
-
-    def fine(self) -> frozenset[int]:
-        """Statuses of answers that are neither errors nor refusals."""
-        return frozenset(range(_SUCCESS, _REFUSED)) - self._statuses
 
 
 class _Arm:

@@ -25,9 +25,10 @@ from ..facts import Applied, Message, Table, Tripped
 from ..marker import Marker
 from ..observer.process import ObserverConfig
 from ..outbox import Outbox
-from ..proxy.tls import LOOK, Pem, Renewal, Spare, TlsFiles, server_context
+from ..proxy.tls import TlsFiles
 from ..proxy.worker import WorkerConfig
 from .admin import AdminSocket
+from .certificate import Certificate
 from .children import Child
 from .disk import ADMIN, COUNTERS, OBSERVER, RouterFolder, encoded
 from .listening import listen, listen_unix
@@ -75,7 +76,7 @@ def run_router(config: RouterConfig) -> int:
         raise UsageError(f"a router has at least 1 worker; found {config.workers}")
     if config.connections < 1:
         raise UsageError(f"a router takes at least 1 connection; found {config.connections}")
-    certificate = None if config.tls is None else _Certificate(config.tls)
+    certificate = None if config.tls is None else Certificate(config.tls)
     folder = RouterFolder(config.data)
     try:
         sockets = listen(config.host, config.port, config.workers)
@@ -92,35 +93,9 @@ def run_router(config: RouterConfig) -> int:
         folder.close()
 
 
-class _Certificate:
-    """The parent's eye on the TLS files: a worker that starts while they are broken gets the last good ones.
-
-    The workers watch them too and say what they think of them, so nothing is said here.
-    """
-
-    def __init__(self, files: TlsFiles) -> None:
-        """Raises UsageError: the files cannot be used."""
-        seen = files.seen()
-        pem = Pem.read(files)
-        server_context(pem, files)
-        self.spare = Spare()
-        self.spare.keep(pem)
-        self.renewal = Renewal(files, seen)
-        self._looked_at = 0.0
-
-    def look(self) -> None:
-        if monotonic() - self._looked_at < LOOK:
-            return
-        self._looked_at = monotonic()
-        with contextlib.suppress(UsageError):
-            found = self.renewal.look()
-            if found is not None:
-                self.spare.keep(found[0])
-
-
 class _Parent:
     def __init__(
-        self, config: RouterConfig, folder: RouterFolder, sockets: list[Any], certificate: _Certificate | None
+        self, config: RouterConfig, folder: RouterFolder, sockets: list[Any], certificate: Certificate | None
     ) -> None:
         self._config = config
         self._certificate = certificate

@@ -7,7 +7,8 @@ the client      client, heads, chunks (framing), tls, tunnel (after an upgrade),
 the table       table, matching, served (a route compiled), targets (what predicts), forwarding (headers)
 the assignment  assignment, units, holding (while the body decides), rewriting, lengths
 the exchange    exchange (request), answering (answer), retrying, deadlines, ages, breaker
-the upstream    reach, balance, ejection, readiness, health, use, pool, connecting, upstream, upstream_tls
+the upstream    reach, balance, ejection, readiness, health, use, pool, connecting,
+                upstream, receiver (who hears it), upstream_tls
 the copies      mirror, copies, bounds, warming
 the report      reporting, capture (the socket to the observer)
 """

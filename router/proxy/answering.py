@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from ..facts import Ending
 from .chunks import LAST, chunk
 from .heads import CHUNKED, UNTIL_CLOSE, Malformed, RequestHead, ResponseHead
+from .receiver import Receiver
 from .tunnel import accepted
-from .upstream import Receiver
 
 if TYPE_CHECKING:
     from .client import Client

@@ -19,7 +19,8 @@ from ..facts import Ending
 from .ejection import Changes
 from .pool import Pool
 from .readiness import Watch
-from .upstream import Receiver, Upstream
+from .receiver import Receiver
+from .upstream import Upstream
 
 
 class Balancer:

@@ -15,9 +15,10 @@ from ..facts import Ending
 from .answers import request_id_line
 from .bounds import Bounds
 from .heads import CHUNKED, ResponseHead
+from .receiver import Receiver
 from .rewriting import rewritten
 from .served import ServedMirror
-from .upstream import Receiver, Upstream
+from .upstream import Upstream
 from .warming import Warmth
 
 if TYPE_CHECKING:

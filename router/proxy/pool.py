@@ -17,7 +17,8 @@ from ..facts import Ending
 from .connecting import Address, connect
 from .descriptors import Descriptors
 from .ejection import Health
-from .upstream import Receiver, Upstream
+from .receiver import Receiver
+from .upstream import Upstream
 from .upstream_tls import ClientTls
 
 _CLIENT_LIMIT: Final = 1024  # connections of one worker to one address; more requests wait (Envoy's default)

@@ -27,7 +27,8 @@ from .descriptors import Descriptors
 from .ejection import Changes, Health
 from .heads import ResponseHead
 from .health import available, not_unready
-from .upstream import Receiver, Upstream
+from .receiver import Receiver
+from .upstream import Upstream
 from .upstream_tls import ClientTls
 
 _AT_ONCE: Final = 32  # probes of one worker under way; the others wait for the next sweep

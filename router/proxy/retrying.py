@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..facts import CANDIDATE, STABLE, Ending
 from .heads import ResponseHead
+from .receiver import Receiver
 from .reporting import report
-from .upstream import Receiver, Upstream
+from .upstream import Upstream
 
 if TYPE_CHECKING:
     from .datapath import DataPath

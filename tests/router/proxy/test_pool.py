@@ -16,7 +16,8 @@ from accede.router.proxy import pool as pools
 from accede.router.proxy.connecting import Address
 from accede.router.proxy.heads import ResponseHead
 from accede.router.proxy.pool import Pool
-from accede.router.proxy.upstream import Receiver, Upstream
+from accede.router.proxy.receiver import Receiver
+from accede.router.proxy.upstream import Upstream
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 Story = Callable[[Callable[["Server"], Coroutine[Any, Any, None]]], None]
