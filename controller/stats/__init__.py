@@ -9,6 +9,7 @@ Each module is one procedure and can be used alone, for example from a notebook:
 * ``sample_ratio``, ``distribution``, ``histogram``: assignment counts, class counts, latency bins
 * ``evalues``: combining E-values; ``planning``: how much traffic a decision needs; ``mixture``: the
   supermartingales underneath
+* ``arrays``: the tests over arrays, for many cells or many simulated rollouts at once
 
 What cannot be computed from the data is a ``NotComputable`` with its reason, never NaN. A parameter
 outside its domain (level, margin, v_opt) is a ``ValueError``: those are frozen before any data exist.

@@ -72,7 +72,7 @@ def interval(
 
 def t_scaled(z: float, df: float) -> float:
     """Phi^-1(F_t(z; df)): the normal quantile as extreme as z is under Student's t. Odd in z."""
-    tail = -float(ndtri_exp(_log_tail(abs(z), df)))
+    tail = -float(ndtri_exp(log_tail(abs(z), df)))
     return math.copysign(max(tail, 0.0), z)
 
 
@@ -81,16 +81,16 @@ def _t_unscaled(z: float, df: float) -> float:
     target = float(log_ndtr(-z))
     low = math.log(z)
     high = low + 1.0
-    while _log_tail(math.exp(high), df) > target:
+    while log_tail(math.exp(high), df) > target:
         high += high - low
         if high > 340.0:
             return math.inf
     return math.exp(
-        float(brentq(lambda x: _log_tail(math.exp(x), df) - target, low, high, xtol=1e-13, rtol=1e-13))
+        float(brentq(lambda x: log_tail(math.exp(x), df) - target, low, high, xtol=1e-13, rtol=1e-13))
     )
 
 
-def _log_tail(z: float, df: float) -> float:
+def log_tail(z: float, df: float) -> float:
     """ln P(T > z) for z >= 0, also where the probability itself underflows."""
     tail = float(stdtr(df, -z))
     if tail > _SMALLEST_TAIL:

@@ -28,7 +28,7 @@ FEWEST_EXPECTED = 30.0
 chance shows a low rate and a small variance at once; with 10 instead of 30 expected, equal servers with
 0.2 s stalls were called better than themselves in 6.5% of runs at 5%."""
 
-_ROUNDING = 1e-13
+ROUNDING = 1e-13
 """Standard errors below this (y is of order 1) are rounding of a constant, and count as zero."""
 
 Floats = NDArray[np.float64]
@@ -224,7 +224,7 @@ def effective_number(n: Floats) -> float:
 
 def _between(psi: Floats, clusters: int) -> float:
     variance = clusters / (clusters - 1.0) * float(np.dot(psi, psi))
-    return variance if variance > _ROUNDING**2 else 0.0
+    return variance if variance > ROUNDING**2 else 0.0
 
 
 def _problem(epochs: Sequence[ClusterEpoch]) -> str | None:

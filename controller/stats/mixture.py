@@ -34,9 +34,13 @@ def gamma_exponential_log(s: float, v: float, *, v_opt: float, level: float, c: 
     if not (math.isfinite(c) and c > 0.0):
         msg = f"c must be positive, got {c!r}"
         raise ValueError(msg)
-    r = rho(v_opt, level) / c**2
-    shape = v / c**2 + r
-    x = s / c + shape
+    return gamma_exponential_log_at(s / c, v / c**2, rho(v_opt, level) / c**2)
+
+
+def gamma_exponential_log_at(s: float, v: float, r: float) -> float:
+    """The same in units of c, with the mixture's precision ``r`` given: ``rho(v_opt, level)``."""
+    shape = v + r
+    x = s + shape
     if x <= 0.0:
         return -math.inf
     normaliser = -math.log(float(gammainc(r, r)))
@@ -48,7 +52,7 @@ def gamma_exponential_log(s: float, v: float, *, v_opt: float, level: float, c: 
         return head + normaliser - math.log(shape) + math.log(_kummer_partial_sum(shape, x))
     # The published form subtracts terms of the size of v ln v from each other. With Stirling's main terms
     # cancelled by hand nothing larger than log M itself is left.
-    t = (s / c) / shape
+    t = s / shape
     return (
         0.5 * math.log(r / shape)
         + _stirling_rest(shape)
