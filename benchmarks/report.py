@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from . import drawing
+from accede.cli import drawing
+
 from .results import Curve, Goal, Line, Profile, Report, Spread, spread
 from .scene import OURS, PEERS
 

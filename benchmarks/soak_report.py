@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from . import drawing
+from accede.cli import drawing
+
 from .soak_client import Tally
 
 _AFTER_KILL = 2.0  # seconds in which a killed worker's connections are seen to be lost

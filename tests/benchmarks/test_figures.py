@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import drawing, machine, report, sampling, soak_report
+from accede.cli import drawing
+from benchmarks import machine, report, sampling, soak_report
 from benchmarks.results import Curve, Goal, Line, Profile, Report, Share
 from benchmarks.soak_client import Tally
 from benchmarks.soak_report import Process, Soaked

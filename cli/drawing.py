@@ -1,4 +1,4 @@
-"""Plots as SVG: bars with a limit, curves with a spread, stacked shares, series over time."""
+"""Plots as SVG: bars with a limit, curves with a spread, stacked shares, series over time, intervals."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ class Series(NamedTuple):
     label: str
     points: Sequence[tuple[float, float]]
     spread: Sequence[tuple[float, float, float]] = ()
+
+
+class Interval(NamedTuple):
+    """One estimate with its interval and its margins; None: an end that is not known."""
+
+    label: str
+    estimate: float
+    low: float | None
+    high: float | None
+    margins: Sequence[float]
+    unit: str
+    colour: str
 
 
 def colour(index: int) -> str:
@@ -125,6 +137,33 @@ def stacked(title: str, unit: str, rows: Sequence[tuple[str, Sequence[tuple[str,
         parts.append(f'<rect x="{x}" y="{row}" width="10" height="10" fill="{colour(index)}"/>')
         parts.append(_text(x + 14, row + 10, name))
     return _svg(y + 18 * (len(names) // 4 + 1) + 12, parts)
+
+
+def intervals(title: str, rows: Sequence[Interval]) -> str:
+    """Estimates with their intervals, each on a scale of its own; margins are dashed, no effect is dotted."""
+    parts, y, left, right = [_text(10, 20, title, "bold")], 44.0, 330.0, _WIDTH - 130.0
+    for row in rows:
+        nothing = 1.0 if row.unit == "×" else 0.0
+        marks = [row.estimate, nothing, *row.margins]
+        inner, outer = min(marks), max(marks)
+        room = 0.25 * ((outer - inner) or 1.0)
+        ends = [v for v in (row.low, row.high) if v is not None and math.isfinite(v)]
+        low = max(min([inner, *ends]), inner - 4 * room) - room
+        high = min(max([outer, *ends]), outer + 4 * room) + room
+
+        def at(value: float, low: float = low, high: float = high) -> float:
+            return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+        parts.append(_text(10, y + 4, row.label))
+        parts.append(_line(at(nothing), y - 9, at(nothing), y + 9, "#999999", "1 2"))
+        parts += [_line(at(m), y - 9, at(m), y + 9, "#a33b3b", "4 3") for m in row.margins]
+        begin = left if row.low is None else at(row.low)
+        end = right if row.high is None else at(row.high)
+        parts.append(_line(begin, y, end, y, row.colour))
+        parts.append(f'<circle cx="{at(row.estimate):.1f}" cy="{y:.1f}" r="4" fill="{row.colour}"/>')
+        parts.append(_text(right + 10, y + 4, f"{_number(row.estimate)} {row.unit}"))
+        y += 26
+    return _svg(y, parts)
 
 
 def _number(value: float) -> str:
