@@ -19,6 +19,7 @@ from ..store.measurement import (
     Selected,
     SlicePlan,
     Stage,
+    ValuePlan,
     estimated_bytes,
     is_latency,
 )
@@ -69,6 +70,7 @@ def measurement_plan(
         inputs=inputs_of(service),
         streams=service.protocol in TELLING,
         tokens=constants.tokens if constants is not None else None,
+        ranks=constants.ranks if constants is not None else None,
     )
 
 
@@ -95,6 +97,12 @@ def extraction_of(service: ModelService) -> Extraction | None:
             for name, one in service.slices.items()
             if one.path is not None
         ),
+        values=tuple(
+            ValuePlan(name=name, path=one.path, type=one.type, range=one.range or (0.0, 1.0))
+            for name, one in service.metrics.items()
+        ),
+        uncertainty=service.uncertainty.path if service.uncertainty is not None else "",
+        explanation=service.explanation.path if service.explanation is not None else "",
     )
 
 

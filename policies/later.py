@@ -16,8 +16,6 @@ from .service import ErrorRule, Limits, ModelService, Slice
 LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
     ModelService: {
         "candidate": "remove the key and run `accede start SERVICE --candidate VERSION`",
-        "uncertainty": "remove the key",
-        "metrics": "remove the key",
         "contract": "remove the key, or write contract: {mode: none}",
     },
     Limits: {"per_key_rps": "remove the key and limit requests in front of the proxy"},

@@ -168,6 +168,38 @@ class Slice(Value):
     cross: tuple[str, ...] = Field(default=(), description="Combinations of other slices.")
 
 
+class Uncertainty(Value):
+    """Where answers state how sure they are."""
+
+    path: str = Field(
+        description="Where it stands in the answer: a standard deviation, or an interval {low, high}, in the "
+        "prediction's unit.",
+        examples=["predictions[0].std"],
+    )
+
+
+class Importances(Value):
+    """Where answers explain themselves."""
+
+    path: str = Field(
+        description="Where it stands in the answer: a number per feature, as a mapping of names or a list. "
+        "Its size says how important the feature was.",
+        examples=["explanations[0]"],
+    )
+
+
+class OwnMetric(Value):
+    """One metric of the service's own, read from answers."""
+
+    path: str = Field(description="Where it stands in the answer.", examples=["predictions[0].refused"])
+    type: Literal["share", "number"] = Field(
+        description="share: true, false or a number from 0 to 1; number: any, within `range`."
+    )
+    range: tuple[float, float] | None = Field(
+        default=None, description="Limits of a number, low and high; values beyond count as the limit."
+    )
+
+
 class Limits(Value):
     """Bounds of one request. `deadline` in seconds, `body` in bytes."""
 
@@ -280,6 +312,15 @@ class ModelService(Value):
     errors: ErrorRule = Field(default=ErrorRule(), description="What counts as an error.")
     prediction: Prediction = Field(
         default=Prediction(), description="Where the prediction is and what it means."
+    )
+    uncertainty: Uncertainty | None = Field(
+        default=None, description="Where answers state how sure they are, where they do."
+    )
+    explanation: Importances | None = Field(
+        default=None, description="Where answers explain themselves, where they do."
+    )
+    metrics: dict[str, OwnMetric] = Field(
+        default_factory=dict, description="Metrics of your own, read from answers, at most 16."
     )
     slices: dict[str, Slice] = Field(default_factory=dict, description="Subgroups for analysis, at most 20.")
     limits: Limits = Field(default=Limits(), description="Bounds of one request.")

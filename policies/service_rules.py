@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .answer_rules import check_told
 from .body_rules import check_inputs, check_prediction, check_recording, check_slices
 from .network import Override
 from .network_rules import HOST, check_addresses, check_readiness
@@ -35,6 +36,7 @@ def check_service(data: dict[str, Data], reading: Reading) -> None:
     _check_mirror(data.get("mirror"), reading)
     _check_override(data.get("override"), reading)
     check_prediction(data.get("prediction"), data.get("protocol"), reading)
+    check_told(data, reading)
     check_slices(data.get("slices"), reading)
     check_inputs(data.get("inputs"), reading)
     check_recording(data.get("recording"), reading)

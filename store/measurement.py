@@ -36,12 +36,36 @@ class Selected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operand: float | str
 
 
+class ValuePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One metric of the service's own, read from answers: y is a share (0..1, true, false), or a number
+    clipped to `range` and scaled to 0..1. Its series is `metrics.` and the name.
+    """
+
+    name: str
+    path: str
+    type: Literal["share", "number"] = "share"
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+class RankTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """F_ref, the distribution of stable's predictions in epoch 0, as a step function of raw values.
+
+    A value at or above `cuts[k - 1]` and below `cuts[k]` has the rank `ranks[k]`, one more rank than cuts:
+    the share of stable's predictions below it and half of those it ties with.
+    """
+
+    cuts: tuple[float, ...]
+    ranks: tuple[float, ...]
+
+
 class Extraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a body becomes predictions and slices.
 
     `path`: dotted with indices, `predictions[0].score`; `[*]` takes every instance; '' where the protocol
     says where predictions stand. Slices with `[*]`
     are matched to predictions by position; without it they hold for all.
+    `values`, `uncertainty` (a stated sd, or low and high), `explanation` (importance of features): more that
+    answers tell, by paths that match in the same way; '' where they tell none.
     """
 
     path: str
@@ -49,6 +73,9 @@ class Extraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     selected: Selected | None = None
     agree_within: float | None = None
     slices: tuple[SlicePlan, ...] = ()
+    values: tuple[ValuePlan, ...] = ()
+    uncertainty: str = ""
+    explanation: str = ""
 
 
 class LatencyThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +109,8 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     several: errors, missing, latency.p95, mean, bin, selected, agreement.
     `sticky`: prediction sums of randomised arms are kept per unit cluster, else in cluster 0.
     `streams`: the protocol tells of streams and output tokens. `tokens`: the number of output tokens that
-    is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too.
+    is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too. `ranks`: stable's
+    distribution where prediction.rank is asked for, None until it is frozen.
     """
 
     rollout: str
@@ -102,6 +130,7 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     back: bool = False
     floor: bool = False
     inputs: tuple[InputPlan, ...] = ()
+    ranks: RankTable | None = None
 
 
 def is_latency(metric: str) -> bool:

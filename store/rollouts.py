@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from .measurement import RankTable
 from .wire import check_version, read_json
 
 WIRE = "accede.rollout/1"
@@ -132,6 +133,8 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: dict[str, float] = {}  # "slice=group" -> share of stable's requests
     sticky: bool = False  # several requests of one unit, which are then not independent
     tokens: float | None = None  # output tokens that are y = 1
+    ranks: RankTable | None = None  # stable's distribution, where a gate asks for prediction.rank
+    spans: dict[str, float] = {}  # numeric metric of the service's own -> its range's length
     min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from ...store.measurement import Extraction, SlicePlan, group_names
 from ..paths import kind_of
+from .asides import AsideReader
 from .formats import BentoML, Feature, Format, Json, KServe, TensorflowServing, TorchServe
 from .openai import OpenAi
 from .tables import Mlflow, SageMaker
@@ -59,6 +60,8 @@ class Extractor:
         self._format = compile_format(extraction.path, number=extraction.type == "number")
         # Where the protocol tells more than predictions.
         self.replies = self._format if isinstance(self._format, OpenAi) else None
+        # What answers tell beside predictions, read once more from their bytes where a plan asks for it.
+        self.asides = AsideReader(extraction, self._format)
         self._read: Callable[[Any], Prediction] = ALL_READERS[extraction.type]
         self.slices = tuple(planned for planned in extraction.slices if planned.name in wanted)
         self._groups: tuple[tuple[Feature, Grouping], ...] = tuple(

@@ -42,13 +42,13 @@ prediction:
   range: [0, 1]
   selected: ">= 0.5"                     # what selection_* counts
   agree_within: 0.05                     # labels, text: equality
-uncertainty: {path: "predictions[0].std"}  # LATER
+uncertainty: {path: "predictions[0].std"}
 slices:
   sex:      {path: "instances[0].sex", values: [female, male], reference: male}
   age_band: {path: "instances[0].age", bins: [0, 25, 40, 60]}   # [0,25) … [60,inf), rest `other`
   sex_age:  {cross: [sex, age_band]}  # LATER
-metrics:  # LATER
-  refused: {path: "predictions[0].refused", type: share}        # LATER
+metrics:
+  refused: {path: "predictions[0].refused", type: share}        # yours; or number with range
 contract: {id: fraud-3, schema: contracts/fraud.schema.json, mode: report}   # LATER
 limits: {deadline: 2s, body: 8MiB, per_key_rps: 200}
 capture: {request: 64KiB, response: 256KiB, sample: 100%}
@@ -126,9 +126,7 @@ def test_every_later_key_of_the_service_reference_is_refused_and_nothing_else() 
     refused = keys_refused(SERVICE)
     assert set(refused) == {
         "candidate",
-        "uncertainty",
         "slices.sex_age.cross",
-        "metrics",
         "contract",
         "limits.per_key_rps",
     }
@@ -239,6 +237,7 @@ def test_small_services_take_every_default() -> None:
 def test_labels_are_compared_as_text() -> None:
     text = today(SERVICE).replace("type: number ", "type: label ").replace('">= 0.5"', '"== 1"')
     text = text.replace("  range: [0, 1]\n", "").replace("  agree_within: 0.05 ", "  # ")
+    text = text.replace('uncertainty: {path: "predictions[0].std"}\n', "")
     assert parse_service(text).prediction.selected == Comparison(operator="==", operand="1")
 
 
