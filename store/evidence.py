@@ -25,6 +25,9 @@ metric     clustered by time (`plan.batch`):
                                                           nothing said that they were complete
              tokens.limited                               over answers without an error: y = 1 where the
                                                           output ended at its length limit
+           by unit cluster, where the plan is sticky, whole traffic only:
+             requests                                     all that were accounted, whatever became of them;
+                                                          y = 0
            in cluster 0, or by unit cluster where the plan is sticky (arms), by time (pairs):
              mean                                         scaled, clipped prediction (mean of instances)
              bin.K                                        share of the request's predictions in bin K

@@ -157,7 +157,7 @@ _HISTOGRAM = 1024 * 8  # bytes of a full latency or value histogram
 _INPUT, _FEW = 256 * 12, 64 * 12  # bytes of an input's counts: logarithmic bins, or parts and names
 _COUNTED = {
     "errors", "missing", "client_disconnects", "extraction", "agreement", "stream.truncated",
-    "tokens.limited",
+    "tokens.limited", "requests",
 }  # fmt: skip
 
 
@@ -169,6 +169,7 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
     groups = {} if plan.extraction is None else {s.name: _groups(s) for s in plan.extraction.slices}
     arms = _arms(plan)
     overall = ["errors", "missing", "client_disconnects", *(t.metric for t in plan.thresholds)]
+    overall += ["requests"] if plan.sticky else []
     if plan.extraction is not None:
         overall += ["extraction", "mean", "bin"]
         overall += [] if plan.extraction.selected is None else ["selected"]
@@ -196,6 +197,8 @@ def _groups(planned: SlicePlan) -> int:
 
 def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
     paired = arm in _PAIRED
+    if metric == "requests" and paired:
+        return 0
     if arm != "pair" and (metric in _COMPARED) != (arm == "floor"):
         return 0
     series = 1

@@ -94,8 +94,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Validity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the evidence itself can be trusted.
 
-    `check`: sample_ratio, loss, coverage, back_coverage, extractor, evidence_age, observer, unattended or
-    breaker.
+    `check`: sample_ratio, inputs, loss, coverage, back_coverage, extractor, evidence_age, observer, unattended
+    or breaker.
     """
 
     check: str

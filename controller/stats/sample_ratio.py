@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from .tuning import rho
 CONCENTRATION = 10_000.0
 """Prior weight on the configured shares: tuned to find a mismatch of about one percent of a share."""
 
-STICKY_CONCENTRATION = 1_000.0
-"""The same for sticky units, of which there are fewer than requests."""
+STICKY_CONCENTRATIONS = (1_000.0, 50.0)
+"""The same for sticky units, of which there are fewer than requests: half of the E-value is tuned to a
+mismatch of some percent, half to a gross one. The variance is not centred (under the null the mean is
+known), so a gross mismatch inflates it, and the fine tuning alone would not see an arm that gets nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,12 @@ def log_e(epochs: Sequence[RatioEpoch], concentration: float = CONCENTRATION) ->
 
 
 def sticky_log_e(
-    epochs: Sequence[StickyRatioEpoch], level: float, concentration: float = STICKY_CONCENTRATION
+    epochs: Sequence[StickyRatioEpoch], level: float, concentrations: Sequence[float] = STICKY_CONCENTRATIONS
 ) -> float | NotComputable:
     """The same where units stay with their arm: clusters of units instead of requests, asymptotic.
 
-    S_j = (1 - pi) n_jc - pi n_js per cluster; mean of both directions, each tuned to half the level and to
-    the mismatch that ``concentration`` expects. Epochs with fewer than 20 effective clusters are left out.
+    S_j = (1 - pi) n_jc - pi n_js per cluster; mean over both directions and ``concentrations``, each tuned
+    to half the level and to the mismatch expected. Epochs with fewer than 20 effective clusters are left out.
     """
     total = 0.0
     reason = "no requests"
@@ -100,11 +103,11 @@ def sticky_log_e(
         variance = float(np.dot(surplus, surplus)) / n**2
         # The normal mixture's prior precision rho stands where the Dirichlet's is: concentration/(pi (1-pi)).
         half = level / 2.0
-        v_opt = concentration / (epoch.pi * (1.0 - epoch.pi)) / rho(1.0, half)
+        scale = 1.0 / (epoch.pi * (1.0 - epoch.pi)) / rho(1.0, half)
         sides: list[float] = []
-        for sign in (1.0, -1.0):
+        for sign, concentration in product((1.0, -1.0), concentrations):
             side = asymptotic.log_e_harm(
-                sign * difference, variance, 0.0, v_opt=v_opt, level=half, df=effective - 1.0
+                sign * difference, variance, 0.0, v_opt=concentration * scale, level=half, df=effective - 1.0
             )
             if isinstance(side, NotComputable):
                 return NotComputable(f"epoch {position}: {side.reason}")

@@ -15,7 +15,7 @@ from ..facts import Body, Fact, Pair
 from .extract import FORMATS
 from .fold import Seen, Several
 from .formats import Json
-from .inputs import Inputs
+from .inputs import NO_LABELS, Inputs, Labels
 from .pairing import PairSeen
 from .recorder import Recorder, Recording
 
@@ -49,16 +49,23 @@ class Beside:
             recording = recorder.recording(route.service, plan.rollout, plan.epoch, route.recording, form)
         return cls(inputs, recording, form.request, random)
 
-    def exchange(self, fact: Fact, body: Body | None, seen: Seen | None, now: float) -> None:
-        """Count the inputs of one exchange, and perhaps record it. Never raises."""
+    def exchange(self, fact: Fact, body: Body | None, seen: Seen | None, now: float) -> Labels:
+        """The inputs of one exchange, to be counted at its turn; it is perhaps recorded. Never raises."""
+        labels = NO_LABELS
         if self._inputs is not None and body is not None and not fact.excluded:
             # Whatever a stranger's body does to its reader, its evidence still counts.
             with suppress(Exception):
                 document = self._request(body.request, body.request_encoding, body.request_head)
-                self._inputs.add(fact.arm, document)
+                labels = self._inputs.labels(document)
         recording = self._recording
         if recording is not None and self._random() < recording.sample:
             recording.exchange(fact, body, _predictions(seen), now)
+        return labels
+
+    def count(self, fact: Fact, labels: Labels) -> None:
+        """Count the inputs of one exchange when all before it are in, so that no arm is ahead."""
+        if self._inputs is not None:
+            self._inputs.add(fact.arm, labels)
 
     def pair(self, pair: Pair, seen: PairSeen | None, now: float) -> None:
         """Perhaps record one mirrored request. Never raises."""

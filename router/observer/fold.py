@@ -35,7 +35,7 @@ from .pairing import PairFold, PairSeen
 from .quick import One, Quick, quick_of
 from .replies import PREFIX, ReplyFold, Told
 from .scores import Scorer, Scores
-from .sums import ALL, ArmCell, Ranks
+from .sums import ALL, ArmCell, Put, Ranks, column
 from .unscored import UNSCORED, Value
 
 # Plain integers: comparing with members of an enumeration takes twice as long.
@@ -88,6 +88,7 @@ class _Arm:
             [ArmCell(metrics, ranks, bins, clusters) for _ in range(count)] for metrics, count in slices
         ]
         self.counts = ArmCounts()
+        self.units = column(CLUSTERS) if plan.sticky else None
         self.latency = [0] * BINS
 
 
@@ -215,6 +216,8 @@ class Fold:
         if fact.excluded:
             counts.unassignable += 1
             return
+        if arm.units is not None:
+            arm.units[fact.unit % CLUSTERS] += 1
         at = int(fact.assigned_at / self._batch) % CLUSTERS
         if isinstance(seen, tuple):
             index = bin_of(fact.latency)
@@ -324,6 +327,8 @@ class Fold:
         series: dict[SeriesKey, Series] = {}
         for name, arm in zip(_ARMS, self._arms, strict=True):
             arm.whole.series(series, name, "", self._bins)
+            if arm.units is not None:
+                Put(series, name, "").events("requests", arm.units, column(CLUSTERS))
             for names, cells in zip(self._slice_names, arm.groups, strict=True):
                 for group, cell in zip(names, cells, strict=True):
                     cell.series(series, name, group, self._bins)

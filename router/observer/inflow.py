@@ -18,6 +18,7 @@ from ..facts import Fact, Flush, Pair, Table
 from ..marker import EXCHANGE, KIND, NUMBER, PAIR
 from .beside import Beside
 from .fold import Fold, Seen, weight_of
+from .inputs import NO_LABELS, Labels
 from .pairing import PairSeen
 from .recorder import Recorder
 
@@ -47,7 +48,7 @@ class _Epoch:
         self.still_open: dict[str, int] = {}
 
 
-_FactEntry = tuple[int, int, _Epoch, Fact, Seen | None]
+_FactEntry = tuple[int, int, _Epoch, Fact, Seen | None, Labels]
 _PairEntry = tuple[int, int, _Epoch, Pair, PairSeen | None]
 
 
@@ -165,33 +166,36 @@ class Inflow:
             cells[KIND] = EXCHANGE
             body = bodies.get(fact.number)
             seen = epoch.fold.read(fact, body)
+            labels = NO_LABELS
             if epoch.beside is not None:
-                epoch.beside.exchange(fact, body, seen, source.heard)
+                labels = epoch.beside.exchange(fact, body, seen, source.heard)
             if fact.number < flush.line:
-                ready.append((fact.number, 0, epoch, fact, seen))
+                ready.append((fact.number, 0, epoch, fact, seen, labels))
             else:
-                self._keep(source, epoch, fact, seen)
+                self._keep(source, epoch, fact, seen, labels)
         self._fold_facts(source, flush.line, ready)
         self._take_pairs(source, flush)
 
-    def _keep(self, source: _Source, epoch: _Epoch, fact: Fact, seen: Seen | None) -> None:
-        weight = weight_of(seen)
+    def _keep(self, source: _Source, epoch: _Epoch, fact: Fact, seen: Seen | None, labels: Labels) -> None:
+        weight = weight_of(seen) + len(labels)
         if source.weight + weight > PENDING:
             self.strays += 1
             return
         source.weight += weight
         self._tick += 1
-        heappush(source.facts, (fact.number, self._tick, epoch, fact, seen))
+        heappush(source.facts, (fact.number, self._tick, epoch, fact, seen, labels))
 
     def _fold_facts(self, source: _Source, line: float, ready: list[_FactEntry]) -> None:
         while source.facts and source.facts[0][0] < line:
             entry = heappop(source.facts)
-            source.weight -= weight_of(entry[4])
+            source.weight -= weight_of(entry[4]) + len(entry[5])
             ready.append(entry)
         ready.sort(key=_number)
-        for _, _, epoch, fact, seen in ready:
+        for _, _, epoch, fact, seen, labels in ready:
             try:
                 epoch.fold.add(fact, seen)
+                if labels and epoch.beside is not None:
+                    epoch.beside.count(fact, labels)
             except (
                 ValueError,
                 OverflowError,
@@ -306,7 +310,7 @@ class Inflow:
         for source in self._sources.values():
             for slot, arm, more in source.open:
                 count(slot, arm, more)
-            for _, _, _, fact, _ in source.facts:
+            for _, _, _, fact, _, _ in source.facts:
                 count(fact.slot, fact.arm, 1)
             for _, flush in source.waiting:
                 for fact in flush.facts:

@@ -4,7 +4,8 @@ Between randomised arms the inputs must look alike, or the assignment is broken;
 a difference is drift. A number with a declared range falls into one of ten equal parts of it, `below` or
 `above`; without one into a logarithmic bin (store.histogram.value_bin). A category is counted by its
 declared name, or as `new`: no value that a stranger made up is stored. What is not there, or is of another
-type, is `missing`. Instances of a batch count one by one.
+type, is `missing`. Of a batch the first instance counts: one request is one unit, and its instances are not
+independent of each other.
 """
 
 from __future__ import annotations
@@ -24,53 +25,48 @@ _MOST: Final = 256  # different counts of one input; at 2 % a bin that spans two
 _NEW, _OTHER, _ABSENT = "new", "other", "missing"
 
 
-class Sketch:
-    """The counts of one input in one arm, by label."""
+Labels = tuple[str, ...]
+"""Of one request: the label of every input, in the plan's order. Empty where none was read."""
 
-    def __init__(self, plan: InputPlan, feature: Feature) -> None:
-        self.counts: dict[str, int] = {}
-        self._feature = feature
-        self._label: Callable[[Any], str] = _numbers(plan) if plan.type == "number" else _categories(plan)
-
-    def add(self, document: Any) -> None:
-        """Count what stands in one request (MISSING: a request that cannot be read)."""
-        if not self._feature.every:
-            self._count(self._label(self._feature.one(document)))
-            return
-        found = self._feature.instances(document) if document is not MISSING else None
-        if not found or len(found) > MAX_INSTANCES:
-            self._count(_ABSENT)
-            return
-        for value in found:
-            self._count(self._label(value))
-
-    def _count(self, label: str) -> None:
-        counts = self.counts
-        if label not in counts and len(counts) >= _MOST:
-            label = _OTHER
-        counts[label] = counts.get(label, 0) + 1
+NO_LABELS: Final[Labels] = ()
 
 
 class Inputs:
-    """All sketches of one epoch: those of the stable arm, and those of the candidate's."""
+    """The counts of one epoch: those of the stable arm, and those of the candidate's."""
 
     def __init__(self, plans: Sequence[InputPlan], feature: Callable[[str], Feature]) -> None:
         self._names = tuple(plan.name for plan in plans)
-        self._arms = tuple(tuple(Sketch(plan, feature(plan.path)) for plan in plans) for _ in range(2))
+        self._readers = tuple(
+            (feature(plan.path), _numbers(plan) if plan.type == "number" else _categories(plan))
+            for plan in plans
+        )
+        self._arms: tuple[tuple[dict[str, int], ...], ...] = tuple(tuple({} for _ in plans) for _ in range(2))
 
-    def add(self, arm: int, document: Any) -> None:
+    def labels(self, document: Any) -> Labels:
+        """What stands in one request (MISSING: a request that cannot be read)."""
+        return tuple(label(_first(feature, document)) for feature, label in self._readers)
+
+    def add(self, arm: int, labels: Labels) -> None:
         """Count one request that was assigned to `arm`."""
-        for sketch in self._arms[arm]:
-            sketch.add(document)
+        for counts, label in zip(self._arms[arm], labels, strict=True):
+            kept = label if label in counts or len(counts) < _MOST else _OTHER
+            counts[kept] = counts.get(kept, 0) + 1
 
     def counts(self, arms: Sequence[str]) -> dict[str, dict[str, int]]:
         """Label -> count by "arm|input", of what was counted at all."""
         return {
-            f"{arm}|{name}": dict(sketch.counts)
-            for arm, sketches in zip(arms, self._arms, strict=True)
-            for name, sketch in zip(self._names, sketches, strict=True)
-            if sketch.counts
+            f"{arm}|{name}": dict(counts)
+            for arm, counted in zip(arms, self._arms, strict=True)
+            for name, counts in zip(self._names, counted, strict=True)
+            if counts
         }
+
+
+def _first(feature: Feature, document: Any) -> Any:
+    if not feature.every:
+        return feature.one(document)
+    found = feature.instances(document) if document is not MISSING else None
+    return found[0] if found and len(found) <= MAX_INSTANCES else MISSING
 
 
 def _numbers(plan: InputPlan) -> Callable[[Any], str]:

@@ -264,11 +264,11 @@ class Traffic:
                 before = share
                 slow = left + struck
                 into.add(arm, "", f"latency.p95.{name}", clusters, n, slow, slow)
+        if world.users:
+            return
         mean = world.mean * self.swing(1.3 * at) ** 0.5 + (world.shift * self.frozen_sd if harmful else 0.0)
         sums = n * mean + np.sqrt(n) * world.sd * rng.normal(size=n.size)
         into.add(arm, "", "mean", clusters, n, sums, n * (mean**2 + world.sd**2))
-        if world.users:
-            return
         chosen_rate = world.selected * self.swing(0.9 * at)
         women = rng.binomial(n.astype(int), 0.5)
         for group, members, more in (
@@ -296,6 +296,7 @@ class Traffic:
         )  # fmt: skip
         for arm, mine in sides:
             more = world.female if harmful and arm == "candidate" else 0.0
+            into.add(arm, "", "requests", cluster[mine], n[mine], 0.0 * n[mine], 0.0 * n[mine])
             y = rng.binomial(n.astype(int), liking + more * women) * 1.0
             for group, members in (("", mine), ("sex=female", mine & women), ("sex=male", mine & ~women)):
                 into.add(arm, group, "selected", cluster[members], n[members], y[members], y[members])

@@ -290,6 +290,13 @@ def test_predictions_of_sticky_units_are_kept_by_unit_and_the_rest_by_time() -> 
     assert evidence.series[SeriesKey("stable", "", "missing")].n[2] == 1
 
 
+def test_all_requests_of_sticky_units_are_counted_by_unit_whatever_became_of_them() -> None:
+    sticky = fold(msgspec.structs.replace(PLAN, sticky=True))
+    evidence = added((fact(unit=77), None), (fact(unit=77), body([2])), into=sticky)
+    assert evidence.series[SeriesKey("stable", "", "requests")].n[77] == 2
+    assert SeriesKey("stable", "", "requests") not in added((fact(), body([2]))).series
+
+
 def test_the_baseline_keeps_stables_values_and_needs_no_limits() -> None:
     plan = msgspec.structs.replace(PLAN, stage="baseline", limits=None, edges=())
     evidence = added((fact(), body([2, 2, -7], "fff")), into=fold(plan))

@@ -14,7 +14,7 @@ from accede.router.facts import Body, Ending, Fact, Flush, MirrorTally, Pair, Pl
 from accede.router.observer import inflow as module
 from accede.router.observer.inflow import Inflow
 from accede.store.evidence import Evidence, Series, SeriesKey, merge
-from accede.store.measurement import Extraction, MeasurementPlan, Selected, SlicePlan
+from accede.store.measurement import Extraction, InputPlan, MeasurementPlan, Selected, SlicePlan
 from accede.store.routes import WIRE, Arm, ServiceRoute
 
 NOW = 1_000_000.0
@@ -82,6 +82,19 @@ def test_facts_wait_until_all_before_them_are_in(inflow: Inflow) -> None:
     (evidence,) = inflow.evidence(NOW)
     assert accounted([evidence]) == {"s1": 3}
     assert evidence.open == {}
+
+
+def test_inputs_wait_for_their_turn_too_so_that_a_slow_arm_looks_like_no_other_input() -> None:
+    inflow = Inflow("replica:boot")
+    plain = route(1, "s1")
+    assert plain.plan is not None
+    plan = msgspec.structs.replace(plain.plan, inputs=(InputPlan("n", "n", range=(0.0, 10.0)),))
+    inflow.obey(Table(1, (Placed(msgspec.structs.replace(plain, plan=plan), 1),)), NOW)
+    asked = [Body(number, b'{"n": 1}', b"", "", "") for number in (1, 2)]
+    inflow.take(flush(line=1, facts=[fact(2, captured=1)], bodies=asked[1:]), NOW)
+    assert inflow.evidence(NOW)[0].inputs == {}
+    inflow.take(flush(line=3, facts=[fact(1, arm=1, captured=1)], bodies=asked[:1]), NOW)
+    assert inflow.evidence(NOW)[0].inputs == {"stable|n": {"1": 1}, "candidate|n": {"1": 1}}
 
 
 def test_the_watermark_is_the_oldest_open_exchange_or_pair_of_any_worker(inflow: Inflow) -> None:

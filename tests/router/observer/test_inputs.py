@@ -20,7 +20,7 @@ FORM = FORMATS["json"]("", number=True)
 def counted(plan: InputPlan, *documents: object) -> dict[str, int]:
     inputs = Inputs((plan,), FORM.feature)
     for document in documents:
-        inputs.add(0, FORM.request(json.dumps(document).encode(), "", -1))
+        inputs.add(0, inputs.labels(FORM.request(json.dumps(document).encode(), "", -1)))
     return inputs.counts(("stable", "candidate")).get(f"stable|{plan.name}", {})
 
 
@@ -29,11 +29,20 @@ def amounts(*values: object) -> dict[str, object]:
 
 
 def test_numbers_fall_into_tenths_of_the_declared_range() -> None:
-    assert counted(AMOUNT, amounts(0, 5, 9.99), amounts(10), amounts(100)) == {"0": 3, "1": 1, "9": 1}
+    found = counted(AMOUNT, *map(amounts, (0, 5, 9.99, 10, 100)))
+    assert found == {"0": 3, "1": 1, "9": 1}
+
+
+def test_a_batch_is_one_request_and_its_first_instance_counts() -> None:
+    assert counted(AMOUNT, amounts(5, 15, 25), amounts(95, 5)) == {"0": 1, "9": 1}
 
 
 def test_numbers_outside_the_range_and_what_is_no_number_are_told_apart() -> None:
-    assert counted(AMOUNT, amounts(-1, 101, "12", None, True)) == {"below": 1, "above": 1, "missing": 3}
+    assert counted(AMOUNT, *map(amounts, (-1, 101, "12", None, True))) == {
+        "below": 1,
+        "above": 1,
+        "missing": 3,
+    }
 
 
 def test_a_request_without_instances_is_missing_once() -> None:
@@ -54,12 +63,12 @@ def test_categories_are_counted_by_declared_names_only() -> None:
 
 def test_the_arms_are_counted_apart() -> None:
     inputs = Inputs((KIND,), FORM.feature)
-    inputs.add(1, {"kind": "card"})
+    inputs.add(1, inputs.labels({"kind": "card"}))
     assert inputs.counts(("stable", "candidate")) == {"candidate|kind": {"card": 1}}
 
 
 @given(st.binary(max_size=200), st.sampled_from([AMOUNT, FREE, KIND]))
 def test_any_bytes_are_counted_as_something(body: bytes, plan: InputPlan) -> None:
     inputs = Inputs((plan,), FORM.feature)
-    inputs.add(0, FORM.request(body, "", -1))
+    inputs.add(0, inputs.labels(FORM.request(body, "", -1)))
     assert sum(inputs.counts(("stable", "candidate"))[f"stable|{plan.name}"].values()) >= 1
