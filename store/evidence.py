@@ -32,10 +32,19 @@ metric     clustered by time (`plan.batch`):
              mean                                         scaled, clipped prediction (mean of instances)
              bin.K                                        share of the request's predictions in bin K
              selected                                     share of the request's predictions selected
+             rank                                         rank of the prediction among stable's (plan.ranks)
+             metrics.NAME                                 the service's own metric, scaled and clipped
+             uncertainty                                  stated sd, or half the interval, as a share of
+                                                          plan.limits
              tokens.output                                tokens of an answer, as a share of plan.tokens,
                                                           clipped
+           in cluster 0:
+             metrics.NAME.missing, uncertainty.missing    over answers without an error: y = 1 where one of
+                                                          its instances had none; `pair`: over those where
+                                                          stable had it, y = 1 where the candidate had not
            pairs and `floor` only, by time:
              agreement                                    y = 1 where both sides agree
+             explanation                                  `pair`: how alike both rank the features, 0..1
              difference                                   |difference| of scaled numbers, mean of instances
 Every series has 1 or CLUSTERS clusters: 1 where its sums are all in cluster 0 by definition.
 In a pair, a failed candidate side is a disagreement and missing; its prediction metrics get no y. Of the

@@ -106,7 +106,7 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     declares no range (then only the value histogram is kept).
     `edges`: 9 inner deciles of stable's epoch-0 predictions in scaled units; `classes` for labels.
     `sliced_metrics`: the metric is a series' (store.evidence) without its last part where it has
-    several: errors, missing, latency.p95, mean, bin, selected, agreement.
+    several: errors, missing, latency.p95, mean, bin, selected, agreement, metrics.NAME.
     `sticky`: prediction sums of randomised arms are kept per unit cluster, else in cluster 0.
     `streams`: the protocol tells of streams and output tokens. `tokens`: the number of output tokens that
     is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too. `ranks`: stable's
@@ -149,6 +149,8 @@ _ARMS: dict[Stage, tuple[str, ...]] = {
 }
 _PAIRED = frozenset(("pair", "paired_stable", "floor"))
 _COMPARED = frozenset(("agreement", "difference"))  # of two answers; an arm by itself has neither
+_OF_PAIRS = frozenset(("explanation",))  # the same, and stable's noise is not kept
+_AMOUNTS = frozenset(("mean", "bin", "selected", "tokens.output", "rank", "uncertainty"))
 _LATENCY_COUNTS = 3  # over, mid, far
 _KEY = 48  # bytes of a series' key and headers
 _COUNTS = 6  # bytes per cluster where y is 0 or 1: n (4), Σy (2); Σy² is the same
@@ -174,6 +176,8 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
         overall += ["extraction", "mean", "bin"]
         overall += [] if plan.extraction.selected is None else ["selected"]
         overall += ["agreement", "difference"] if _PAIRED.intersection(arms) else []
+        overall += extra_series(plan)
+        overall += ["explanation"] if plan.extraction.explanation else []
     overall += ["stream.truncated", "tokens.limited", "tokens.output"] if plan.streams else []
     total = (len(arms) + 1) * _HISTOGRAM * (2 if plan.streams else 1)
     total += 2 * sum(_INPUT if one.range is None and not one.values else _FEW for one in plan.inputs)
@@ -183,6 +187,19 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
         for metric, names in plan.sliced_metrics.items():
             total += _bytes(plan, arm, metric) * sum(groups.get(name, 1) for name in names)
     return total
+
+
+def extra_series(plan: MeasurementPlan) -> list[str]:
+    """Series kept beside means, bins and selected shares, in the order that routers keep them."""
+    extraction = plan.extraction
+    if extraction is None:
+        return []
+    scaled = extraction.type == "number" and plan.limits is not None
+    return [
+        *(["rank"] if scaled and plan.ranks is not None else []),
+        *(f"metrics.{one.name}" for one in extraction.values),
+        *(["uncertainty"] if scaled and extraction.uncertainty else []),
+    ]
 
 
 def _arms(plan: MeasurementPlan) -> tuple[str, ...]:
@@ -201,14 +218,18 @@ def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
         return 0
     if arm != "pair" and (metric in _COMPARED) != (arm == "floor"):
         return 0
+    if metric in _OF_PAIRS and arm != "pair":
+        return 0
     series = 1
     if is_latency(metric):
         series = _LATENCY_COUNTS
     elif metric == "bin":
         series = max(len(plan.classes) + 1 if plan.classes else 0, len(plan.edges) + 1 if plan.edges else 0)
-    by_cluster = paired or plan.sticky or metric not in {"mean", "bin", "selected", "tokens.output"}
+    own = metric.startswith("metrics.")
+    by_cluster = paired or plan.sticky or not (own or metric in _AMOUNTS)
+    lacking = _KEY + _COUNTS if own or metric == "uncertainty" else 0  # how many had none
     counted = metric in _COUNTED or (is_latency(metric) and arm != "pair")
-    return series * (_KEY + (CLUSTERS if by_cluster else 1) * (_COUNTS if counted else _SUMS))
+    return series * (_KEY + (CLUSTERS if by_cluster else 1) * (_COUNTS if counted else _SUMS)) + lacking
 
 
 def group_names(planned: SlicePlan) -> tuple[str, ...]:

@@ -27,8 +27,10 @@ from ...store.histogram import BINS, bin_of, value_bin
 from ...store.measurement import CLUSTERS, MeasurementPlan
 from ...store.routes import ServiceRoute
 from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Body, Ending, Fact, MirrorTally, Pair
+from .asides import Aside
 from .decode import unreadable
 from .extract import Extractor, Groups, Prediction
+from .extras import Amount, Columns, Extras, part
 from .failures import Failures
 from .openai import OpenAi, Reply, wants_stream
 from .pairing import PairFold, PairSeen
@@ -56,6 +58,7 @@ class Several:
     values: list[Prediction]
     groups: Groups
     told: Told | None = None
+    more: Columns = ()
 
 
 Seen = One | Several  # by far the most are ordinary and hold one prediction: see Quick
@@ -65,7 +68,7 @@ def weight_of(seen: Seen | None) -> int:
     """About how many values wait in memory with an exchange."""
     if seen is None:
         return 1
-    return 1 + len(seen.values) if isinstance(seen, Several) else 2
+    return 1 + len(seen.values) + sum(map(len, seen.more)) if isinstance(seen, Several) else 2
 
 
 _ARMS: tuple[ArmKey, ArmKey] = ("stable", "candidate")
@@ -75,8 +78,9 @@ class _Arm:
     """All cells of one arm: `groups[slice][group]`."""
 
     def __init__(
-        self, plan: MeasurementPlan, slices: list[tuple[frozenset[str], int]], ranks: Ranks, bins: int
-    ) -> None:
+        self, plan: MeasurementPlan, slices: list[tuple[frozenset[str], int]], ranks: Ranks, bins: int,
+        extras: tuple[str, ...],
+    ) -> None:  # fmt: skip
         clusters = CLUSTERS if plan.sticky else 1
         everything = set(ALL) if plan.extraction is not None else {"errors", "client_disconnects", "latency"}
         if plan.extraction is not None and plan.limits is None:
@@ -87,6 +91,16 @@ class _Arm:
         self.groups = [
             [ArmCell(metrics, ranks, bins, clusters) for _ in range(count)] for metrics, count in slices
         ]
+        # Per slice and group, as far as asked for: position of the extra and its sums.
+        self.extras = [Amount(clusters) for _ in extras]
+        self.group_extras = [
+            [
+                [(at, Amount(clusters)) for at, name in enumerate(extras) if name in metrics]
+                for _ in range(count)
+            ]
+            for metrics, count in slices
+        ]
+        self.sliced = any(any(cells) for cells in self.group_extras)
         self.counts = ArmCounts()
         self.units = column(CLUSTERS) if plan.sticky else None
         self.latency = [0] * BINS
@@ -106,6 +120,7 @@ class Fold:
         self._ranks = Ranks([one for one in plan.thresholds if not one.metric.startswith(PREFIX)], BINS)
         self._extractor: Extractor | None = None
         self._scorer: Scorer | None = None
+        self._extras: Extras | None = None
         self._quick: Quick | None = None
         self._replies: ReplyFold | None = None
         self._telling: tuple[Extractor, OpenAi, ReplyFold] | None = None
@@ -119,7 +134,10 @@ class Fold:
             self._extractor = Extractor(plan.extraction, route.protocol, wanted)
             self._scorer = Scorer(plan, plan.extraction)
             self._bins = self._scorer.bins
-            self._quick = quick_of(plan.extraction, route.protocol, self._extractor, self._scorer)
+            self._extras = Extras(plan, plan.extraction)
+            self._quick = quick_of(
+                plan.extraction, route.protocol, self._extractor, self._scorer, self._extras
+            )
             if self._extractor.replies is not None:
                 self._replies = ReplyFold(plan)
                 self._telling = self._extractor, self._extractor.replies, self._replies
@@ -127,9 +145,10 @@ class Fold:
                 metrics = frozenset(m for m, asked in plan.sliced_metrics.items() if planned.name in asked)
                 slices.append((metrics, len(names)))
                 self._slice_names.append(tuple(f"{planned.name}={name}" for name in names))
-        self._arms = tuple(_Arm(plan, slices, self._ranks, len(self._bins)) for _ in _ARMS)
+        self._more = self._extras.names if self._extras is not None else ()
+        self._arms = tuple(_Arm(plan, slices, self._ranks, len(self._bins), self._more) for _ in _ARMS)
         self._pairs = PairFold(
-            plan, self._failures.failed, self._extractor, self._scorer, slices, self._replies
+            plan, self._failures.failed, self._extractor, self._scorer, slices, self._replies, self._extras
         )
         self._mirrors = (MirrorCounts(), MirrorCounts(), MirrorCounts())  # by kind of pair
         self._values: dict[int, int] = {}
@@ -166,7 +185,19 @@ class Fold:
             return Several([], ())
         if usable and not values:
             self._explain(fact, body)
-        return Several(_shrunk(values), groups)
+        more = self._columns(extractor, values, body) if usable else ()
+        return Several(_shrunk(values), groups, None, more)
+
+    def _columns(self, extractor: Extractor, values: list[Prediction], body: Body) -> Columns:
+        """The extras of an answer."""
+        extras = self._extras
+        if extras is None or not extras.names:
+            return ()
+        reading = extractor.asides
+        aside = Aside()
+        if extras.beside:
+            aside = reading.read(body.response, body.response_encoding, body.response_head)
+        return extras.columns(values, aside)
 
     def _replied(
         self, fact: Fact, body: Body, extractor: Extractor, form: OpenAi, replies: ReplyFold, *, usable: bool
@@ -185,7 +216,9 @@ class Fold:
             self._explain(fact, body)
         instances, groups = extractor.groups(body.request, body.request_encoding, body.request_head)
         values, groups = extractor.matched(values, instances, groups)
-        return Several(_shrunk(values), groups, told)
+        return Several(
+            _shrunk(values), groups, told, self._columns(extractor, values, body) if usable else ()
+        )
 
     def _explain(self, fact: Fact, body: Body) -> None:
         """Count answers whose coding nobody here can undo: they would look like missing predictions."""
@@ -222,12 +255,19 @@ class Fold:
         if isinstance(seen, tuple):
             index = bin_of(fact.latency)
             arm.latency[index] += 1
-            y, selected, place, groups, value = seen
+            y, selected, place, groups, value, more = seen
             rank = self._ranks.of_bin[index]
             unit = fact.unit % CLUSTERS if self._sticky else 0
             arm.whole.add_plain(at, rank, unit, y, selected, place)
             for cell in map(getitem, arm.groups, groups):
                 cell.add_plain(at, rank, unit, y, selected, place)
+            if more:
+                for amount, y_of in zip(arm.extras, more, strict=True):
+                    amount.one(unit, y_of)
+                if arm.sliced:
+                    for cells, group in zip(arm.group_extras, groups, strict=True):
+                        for index, amount in cells[group]:
+                            amount.one(unit, more[index])
             if self._baseline and fact.arm == STABLE:
                 self._reference([value])
             return
@@ -270,8 +310,22 @@ class Fold:
             for index in set(group):
                 lacking, part = self._judged([v for v, g in zip(values, group, strict=False) if g == index])
                 cells[index].add(at, rank, failed, left, -1 if left else lacking, extracted, unit, part)
+        if extracted and self._more:
+            self._tell(arm, unit, seen.more, groups)
         if self._baseline and scores is not None and fact.arm == STABLE and not self._unscored:
             self._reference(values)
+
+    def _tell(self, arm: _Arm, unit: int, more: Columns, groups: Groups) -> None:
+        """Add the extras of an exchange that should have had them; an answer nobody could read has none."""
+        more = more or tuple([] for _ in self._more)
+        for amount, found in zip(arm.extras, more, strict=True):
+            amount.add(unit, found)
+        if not arm.sliced:
+            return
+        for cells, group in zip(arm.group_extras, groups, strict=False):
+            for index in (group,) if isinstance(group, int) else set(group):
+                for at, amount in cells[index]:
+                    amount.add(unit, part(more[at], None if isinstance(group, int) else group, index))
 
     def _judged(self, values: list[Prediction]) -> tuple[int, Scores | None]:
         """Whether any of one request's predictions is missing (1, 0), and the y of the usable ones."""
@@ -332,6 +386,12 @@ class Fold:
             for names, cells in zip(self._slice_names, arm.groups, strict=True):
                 for group, cell in zip(names, cells, strict=True):
                     cell.series(series, name, group, self._bins)
+            for extra, amount in zip(self._more, arm.extras, strict=True):
+                amount.series(series, name, "", extra)
+            for names, amounts in zip(self._slice_names, arm.group_extras, strict=True):
+                for group, several in zip(names, amounts, strict=True):
+                    for index, amount in several:
+                        amount.series(series, name, group, self._more[index])
         self._pairs.series(series, self._slice_names, self._bins)
         if self._replies is not None:
             self._replies.series(series, _ARMS)

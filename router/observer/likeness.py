@@ -14,10 +14,11 @@ from .sums import column
 class Likeness:
     """Sums by time cluster for the series `agreement` and `difference` of one arm key, as far as wanted."""
 
-    __slots__ = ("_agreed", "_apart", "_arm")
+    __slots__ = ("_agreed", "_apart", "_arm", "_named")
 
-    def __init__(self, arm: ArmKey, *, agreement: bool, difference: bool) -> None:
+    def __init__(self, arm: ArmKey, *, agreement: bool, difference: bool, named: str = "agreement") -> None:
         self._arm: ArmKey = arm
+        self._named = named
         self._agreed = Series(column(CLUSTERS), column(CLUSTERS), column(CLUSTERS)) if agreement else None
         self._apart = Series(column(CLUSTERS), column(CLUSTERS), column(CLUSTERS)) if difference else None
 
@@ -31,7 +32,7 @@ class Likeness:
 
     def series(self, into: dict[SeriesKey, Series]) -> None:
         """Put every series that has an observation into `into`."""
-        for metric, sums in (("agreement", self._agreed), ("difference", self._apart)):
+        for metric, sums in ((self._named, self._agreed), ("difference", self._apart)):
             if sums is not None and any(sums.n):
                 # Copies: the snapshot is encoded in another thread while the sums go on.
                 into[SeriesKey(self._arm, "", metric)] = Series(

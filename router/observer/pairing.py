@@ -10,13 +10,17 @@ stable was asked twice (the noise floor), only instances that it answered both t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ...store.evidence import Series, SeriesKey
 from ...store.measurement import CLUSTERS, MeasurementPlan
 from ..facts import PAIR_BACK, PAIR_FLOOR, Ending, Pair
+from .asides import Aside
 from .extract import Extractor, Groups, Prediction
+from .extras import Columns, Extras, Shift, part
 from .likeness import Likeness
+from .ranks import Importance, rank_agreement
 from .replies import ReplyFold, Told, sides_of
 from .scores import Scorer, Scores
 from .sums import PAIRED, PairCell
@@ -25,17 +29,22 @@ from .unscored import compared
 _ANSWERED, _DISCONNECTED, _OPEN = Ending.ANSWERED, Ending.DISCONNECTED, Ending.OPEN
 _TIMEOUT = Ending.TIMEOUT
 
+Explained = Sequence[Importance | None]
+
 
 class PairSeen(NamedTuple):
     """What the bodies of a pair held: both sides' predictions, and the slice groups of the instances.
 
-    `told`: what else both sides told, where the protocol tells more.
+    `told`: what else both sides told, where the protocol tells more. `more`: the extras of stable and shadow.
+    `explained`: their explanations.
     """
 
     stable: list[Prediction]
     shadow: list[Prediction]
     groups: Groups
     told: tuple[Told, Told] | None = None
+    more: tuple[Columns, Columns] = ((), ())
+    explained: tuple[Explained, Explained] = ((), ())
 
 
 class PairFold:
@@ -49,7 +58,16 @@ class PairFold:
         scorer: Scorer | None,
         slices: Sequence[tuple[frozenset[str], int]],
         replies: ReplyFold | None = None,
+        extras: Extras | None = None,
     ) -> None:
+        self._extras = extras if extras is not None and extras.names else None
+        self._names = extras.names if extras is not None else ()
+        self._shifts = [Shift() for _ in self._names]
+        self._explained = Likeness("pair", agreement=True, difference=False, named="explanation")
+        self._group_shifts = [
+            [[(at, Shift()) for at, name in enumerate(self._names) if name in metrics] for _ in range(count)]
+            for metrics, count in slices
+        ]
         self._replies = replies
         self._batch = plan.batch
         self._failed = failed
@@ -98,11 +116,28 @@ class PairFold:
                 shadow = extractor.predictions(pair.shadow_response, pair.shadow_encoding, pair.shadow_head)
             instances, groups = extractor.groups(pair.request, pair.request_encoding, pair.request_head)
             stable, groups = extractor.matched(stable, instances, groups)
+            more, explained = self._asides(extractor, pair, stable, shadow)
             if self._vectors_within is not None:
                 stable, shadow = compared(stable, shadow, self._vectors_within)
-            return PairSeen(stable, shadow, groups, told)
+            return PairSeen(stable, shadow, groups, told, more, explained)
         except Exception:  # noqa: BLE001  (whatever a stranger's body did to the reader, the pair still counts)
             return PairSeen([], [], ())
+
+    def _asides(
+        self, extractor: Extractor, pair: Pair, stable: list[Prediction], shadow: list[Prediction]
+    ) -> tuple[tuple[Columns, Columns], tuple[Explained, Explained]]:
+        """Extras and explanations of both sides; a side that failed tells none."""
+        ours = theirs = Aside()
+        if extractor.asides.wanted:
+            read = extractor.asides.read
+            if not self._side_failed(pair.stable_ending, pair.stable_status):
+                ours = read(pair.stable_response, pair.stable_encoding, pair.stable_head)
+            if not self._side_failed(pair.shadow_ending, pair.shadow_status):
+                theirs = read(pair.shadow_response, pair.shadow_encoding, pair.shadow_head)
+        more: tuple[Columns, Columns] = ((), ())
+        if self._extras is not None:
+            more = self._extras.columns(stable, ours), self._extras.columns(shadow, theirs)
+        return more, (ours.explanation, theirs.explanation)
 
     def _side_failed(self, ending: int, status: int) -> bool:
         return ending != _ANSWERED or self._failed(ending, status)
@@ -133,7 +168,8 @@ class PairFold:
             self._whole.errors.add(cluster, float(shadow_failed), float(stable_failed))
         if seen is None:
             return
-        stable, shadow, groups, _ = seen
+        stable, shadow, groups = seen.stable, seen.shadow, seen.groups
+        self._tell(cluster, seen)
         self._compare(self._whole, cluster, stable, shadow)
         self._alike(self._between, cluster, stable, shadow)
         for cells, group in zip(self._groups, groups, strict=False):
@@ -145,6 +181,26 @@ class PairFold:
                     self._compare(cell, cluster, stable, shadow)
                 else:
                     self._compare(cell, cluster, _part(stable, group, index), _part(shadow, group, index))
+
+    def _tell(self, cluster: int, seen: PairSeen) -> None:
+        """Extras of both sides, and how alike their explanations are: what only stable explained is not."""
+        shares = [
+            0.0 if theirs is None else rank_agreement(ours, theirs)
+            for ours, theirs in zip_longest(*seen.explained)
+            if ours is not None
+        ]
+        if shares:
+            self._explained.agree(cluster, sum(shares) / len(shares))
+        ours, theirs = seen.more
+        if not ours:
+            return
+        for at, shift in enumerate(self._shifts):
+            shift.add(cluster, ours[at], theirs[at])
+        for cells, group in zip(self._group_shifts, seen.groups, strict=False):
+            for index in (group,) if isinstance(group, int) else set(group):
+                within = None if isinstance(group, int) else group
+                for at, shift in cells[index]:
+                    shift.add(cluster, part(ours[at], within, index), part(theirs[at], within, index))
 
     def _compare(
         self, cell: PairCell, cluster: int, stable: Sequence[Prediction], shadow: Sequence[Prediction]
@@ -198,6 +254,13 @@ class PairFold:
         self._whole.series(into, "", bins)
         self._floor.series(into)
         self._between.series(into)
+        self._explained.series(into)
+        for name, shift in zip(self._names, self._shifts, strict=True):
+            shift.series(into, "", name)
+        for groups, several in zip(names, self._group_shifts, strict=True):
+            for group, shifts in zip(groups, several, strict=True):
+                for at, shift in shifts:
+                    shift.series(into, group, self._names[at])
         for groups, cells in zip(names, self._groups, strict=True):
             for group, cell in zip(groups, cells, strict=True):
                 cell.series(into, group, bins)

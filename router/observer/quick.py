@@ -19,6 +19,7 @@ from ...errors import WireError
 from ...store.measurement import Extraction
 from ..paths import EVERY, MISSING, Token, tokens_of
 from .extract import Extractor
+from .extras import Extras
 from .scores import Scorer
 from .values import READERS
 
@@ -81,8 +82,8 @@ class Picker:
 # Protocols whose own reading is the path's, in the usual shape, and where predictions stand without one.
 _PATHS: Final = {"json": "", "kserve-v1": "predictions[*]", "tensorflow-serving": "predictions[*]"}
 
-# A prediction with its y (see Scores), and the group in every slice.
-One = tuple[float | None, bool, int | None, Sequence[int], float | str]
+# A prediction with its y (see Scores), the group in every slice, and the y of all extras.
+One = tuple[float | None, bool, int | None, Sequence[int], float | str, Sequence[float | None]]
 
 
 class Quick:
@@ -94,9 +95,12 @@ class Quick:
         slices: Sequence[tuple[str, Callable[[Any], int]]],
         read: Callable[[Any], float | str | None],
         score: Callable[[float | str], tuple[float | None, bool, int | None]],
+        extras: Extras | None = None,
     ) -> None:
         """`slices`: path of each and what makes a group of its value. Raises WireError, see Picker."""
-        answer = Picker([prediction], [read])
+        beside = extras.beside if extras is not None else ()
+        self._extras = extras if extras is not None and extras.names else None
+        answer = Picker([prediction, *(path for path, _ in beside)], [read, *(of for _, of in beside)])
         self._decode_answer, self._pick_answer = answer.decode, answer.pick
         self._score = score
         self._sliced = bool(slices)
@@ -115,7 +119,8 @@ class Quick:
             return None
         value = found[0]
         y, selected, place = self._score(value)
-        return y, selected, place, groups, value
+        more = self._extras.plain(value, found[1:]) if self._extras is not None else ()
+        return y, selected, place, groups, value, more
 
 
 def _planted(root: _Node, tokens: Sequence[Token], single: dict[str, None]) -> str:
@@ -138,7 +143,9 @@ def _planted(root: _Node, tokens: Sequence[Token], single: dict[str, None]) -> s
     return text
 
 
-def quick_of(extraction: Extraction, protocol: str, extractor: Extractor, scorer: Scorer) -> Quick | None:
+def quick_of(
+    extraction: Extraction, protocol: str, extractor: Extractor, scorer: Scorer, extras: Extras | None = None
+) -> Quick | None:
     """The quick way for a plan, None where its paths or protocol have none."""
     path = extraction.path or _PATHS.get(protocol, "")
     if protocol not in _PATHS or extraction.type not in {"number", "label"} or path.startswith("results"):
@@ -148,6 +155,6 @@ def quick_of(extraction: Extraction, protocol: str, extractor: Extractor, scorer
         for planned, grouping in zip(extractor.slices, extractor.groupings, strict=True)
     ]
     try:
-        return Quick(path, slices, READERS[extraction.type], scorer.plain)
+        return Quick(path, slices, READERS[extraction.type], scorer.plain, extras)
     except WireError:
         return None

@@ -19,8 +19,10 @@ from accede.store.measurement import (
     InputPlan,
     LatencyThresholds,
     MeasurementPlan,
+    RankTable,
     Selected,
     SlicePlan,
+    ValuePlan,
     estimated_bytes,
 )
 from accede.store.routes import WIRE, Arm, ServiceRoute
@@ -48,6 +50,16 @@ def number(**changes: Any) -> MeasurementPlan:
         sliced_metrics=SLICED,
     )  # fmt: skip
     return msgspec.structs.replace(plan, **changes)
+
+
+def told(**changes: Any) -> MeasurementPlan:
+    extraction = Extraction(
+        "p[*].y", "number", None, 0.1, SLICES,
+        tuple(ValuePlan(f"m{k}", "p[*].y") for k in range(16)), "p[*].y", "why",
+    )  # fmt: skip
+    ranks = RankTable((0.5,), (0.25, 0.75))
+    sliced = {**SLICED, "metrics.m0": KEPT, "metrics.m1": KEPT}
+    return number(extraction=extraction, ranks=ranks, **{"sliced_metrics": sliced, **changes})
 
 
 def label(**changes: Any) -> MeasurementPlan:
@@ -86,6 +98,9 @@ def answered(plan: MeasurementPlan, random_: random.Random) -> bytes:
         end = "" if random_.random() < 0.1 else "data: [DONE]\n\n"
         told = f'data: {{"choices": [], "usage": {{"completion_tokens": {usage}}}}}\n\n'
         return f"{words}{told}{end}".encode()
+    if plan.ranks is not None:
+        said = [{"y": random_.random()} for _ in range(random_.randrange(1, 4))]
+        return json.dumps({"p": said, "why": [random_.random() for _ in range(5)]}).encode()
     of = (lambda: random_.choice(LABELS)) if plan.classes else random_.random
     return json.dumps({"p": [of() for _ in range(random_.randrange(1, 4))]}).encode()
 
@@ -140,6 +155,9 @@ def filled(plan: MeasurementPlan) -> Evidence:
         number(sticky=True, inputs=INPUTS),
         number(**EVERYTHING),
         number(stage="shadow", floor=True),
+        told(),
+        told(sticky=True, **EVERYTHING),
+        told(stage="shadow", floor=True),
         label(),
         label(sticky=True, **EVERYTHING),
         label(stage="shadow", floor=True),

@@ -15,7 +15,15 @@ from accede.router.facts import Body, Ending, Fact
 from accede.router.observer.fold import Fold
 from accede.router.observer.quick import Picker
 from accede.store.evidence import Evidence
-from accede.store.measurement import Extraction, LatencyThresholds, MeasurementPlan, Selected, SlicePlan
+from accede.store.measurement import (
+    Extraction,
+    LatencyThresholds,
+    MeasurementPlan,
+    RankTable,
+    Selected,
+    SlicePlan,
+    ValuePlan,
+)
 from accede.store.routes import WIRE, Arm, ServiceRoute
 
 
@@ -38,6 +46,10 @@ def plan(path: str, kind: Any, slices: tuple[str, ...], **changes: Any) -> Measu
         ),
     }  # fmt: skip
     return MeasurementPlan(**{**settings, **changes})
+
+
+OWN = (ValuePlan("share", "predictions[*].o"), ValuePlan("n", "predictions[*].sex", "number", (0.0, 2.0)))
+RANKS = RankTable((0.0, 0.5), (0.1, 0.5, 0.9))
 
 
 def fold(planned: MeasurementPlan, protocol: str) -> Fold:
@@ -129,10 +141,28 @@ def test_it_agrees_with_the_extractor(
     both_ways(planned, protocol, exchanges)
 
 
+@settings(max_examples=50)
+@given(bodies=st.lists(_EXCHANGE, max_size=4), sticky=st.booleans())
+def test_it_agrees_with_the_extractor_about_what_stands_beside(bodies: Any, sticky: bool) -> None:
+    planned = plan("predictions[*].score", "number", ("instances[*].sex",), sticky=sticky, ranks=RANKS)
+    assert planned.extraction is not None
+    extraction = msgspec.structs.replace(planned.extraction, values=OWN, uncertainty="predictions[*].age")
+    sliced = {**planned.sliced_metrics, "metrics.share": ("s0",)}
+    planned = msgspec.structs.replace(planned, extraction=extraction, sliced_metrics=sliced)
+    exchanges = [
+        (
+            fact(number=at, status=status, assigned_at=12.0 + size),
+            Body(at, json.dumps(sent).encode(), json.dumps(answer).encode(), "", ""),
+        )
+        for at, ((sent, answer), status, size) in enumerate(bodies)
+    ]
+    both_ways(planned, "json", exchanges)
+
+
 def test_an_ordinary_exchange_goes_the_short_way() -> None:
     folded = fold(plan("predictions[*].score", "number", ("instances[*].sex", "instances[0].age")), "json")
     body = Body(1, b'{"instances":[{"sex":"m","age":30}]}', b'{"predictions":[{"score":0.7}]}', "", "")
-    assert folded.read(fact(), body) == (0.7, True, 2, (1, 1), 0.7)
+    assert folded.read(fact(), body) == (0.7, True, 2, (1, 1), 0.7, ())
     for changes in ({"status": 500}, {"status": 404}, {"ending": 3}, {"served": 1}):
         assert not isinstance(folded.read(fact(**changes), body), tuple)
     for changed in (
