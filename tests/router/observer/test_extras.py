@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from accede.router.facts import PAIR_SHADOW, Body, Ending, Pair
-from accede.store.evidence import Evidence, SeriesKey
+from accede.store.evidence import Evidence
 from accede.store.measurement import Extraction, MeasurementPlan, RankTable, SlicePlan, ValuePlan
 from tests.router.observer.test_fold import fact, fold, published, sums
 
