@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from ..controller.planned import Plan
 from ..controller.shown import Explained, Failed, History, RolloutView, Services
 from ..errors import AccedeError, TimedOut, Unreachable, UsageError
 
@@ -87,6 +88,20 @@ class Client:
         }  # fmt: skip
         given = {key: value for key, value in body.items() if value is not None}
         return self._send("POST", f"{_path(service)}/rollouts", RolloutView, given)
+
+    def plan(
+        self,
+        service: str,
+        given: Mapping[str, Any],
+        *,
+        policy: str | None = None,
+        policy_text: str | None = None,
+        policy_file: str | None = None,
+    ) -> Plan:
+        """What a rollout would need at the traffic that was measured, or given."""
+        body = {"policy": policy, "policy_text": policy_text, "policy_file": policy_file, "given": given}
+        sent = {key: value for key, value in body.items() if value is not None}
+        return self._send("POST", f"{_path(service)}/plan", Plan, sent)
 
     def act(self, service: str, verb: str, actor: str, reason: str = "", **more: bool) -> RolloutView:
         """`pause`, `resume`, `promote` or `abort` the open rollout."""

@@ -21,6 +21,9 @@ _PALETTE = (
     "#999999",
 )
 _WIDTH = 760
+_TICKS = 8  # at most, before they are thinned out
+_ROOM_FOR_A_NUMBER = 44  # px
+_WHOLE = 100  # numbers from here on have no decimals
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
@@ -103,7 +106,7 @@ def curves(title: str, x: str, unit: str, series: Sequence[Series], *, logarithm
         _, y = at(places[0][0], value)
         parts += [_line(left, y, right, y, "#dddddd"), _text(8, y + 4, f"{_number(value)} {unit}")]
     ticks = sorted({p[0] for p in places})
-    for value in ticks if len(ticks) <= 8 else ticks[:: max(1, len(ticks) // 6)]:
+    for value in ticks if len(ticks) <= _TICKS else ticks[:: max(1, len(ticks) // 6)]:
         parts.append(_text(at(value, 0)[0] - 6, bottom + 18, _number(value)))
     for index, one in enumerate(series):
         drawn = " ".join("{:.1f},{:.1f}".format(*at(px, py)) for px, py in one.points)
@@ -128,7 +131,7 @@ def stacked(title: str, unit: str, rows: Sequence[tuple[str, Sequence[tuple[str,
             wide = (_WIDTH - left - 20) * value / total
             fill = colour(names.index(name))
             parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="24" fill="{fill}"/>')
-            if wide > 44:
+            if wide > _ROOM_FOR_A_NUMBER:
                 parts.append(_text(x + 4, y + 16, _number(value)))
             x += wide
         y += 36
@@ -167,7 +170,7 @@ def intervals(title: str, rows: Sequence[Interval]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= _WHOLE or value == int(value) else f"{value:.3g}"
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal") -> str:

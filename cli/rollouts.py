@@ -63,7 +63,7 @@ def start(
     from .client import Client
     from .watching import follow
 
-    name, text, file = _policy(policy)
+    name, text, file = policy_given(policy)
     with Client(api, 10.0 if timeout is None else min(timeout, 10.0)) as client:
         view = client.start(
             service,
@@ -79,7 +79,7 @@ def start(
     _show(view, output)
 
 
-def _policy(given: str | None) -> tuple[str | None, str | None, str | None]:
+def policy_given(given: str | None) -> tuple[str | None, str | None, str | None]:
     """(name, text, file): a file is read here, where its path means something; a name is the controller's."""
     if given is None:
         return None, None, None

@@ -39,9 +39,10 @@ from .acting import Acts
 from .explain import explain
 from .files import ServiceFiles
 from .loop import Loop
-from .messages import OPERATIONS, SERVICE, ActRequest, PromoteRequest, StartRequest
+from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
 from .openapi import document
 from .performing import merged
+from .plan_service import plan_service
 from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
 from .views import decision_lines, rollout_line, rollout_view, service_view
 
@@ -77,6 +78,7 @@ def application(desk: Desk) -> Starlette:
         f"POST {SERVICE}/rollout/resume": endpoints.resume,
         f"POST {SERVICE}/rollout/promote": endpoints.promote,
         f"POST {SERVICE}/rollout/abort": endpoints.abort,
+        f"POST {SERVICE}/plan": endpoints.plan,
         f"GET {SERVICE}/history": endpoints.history,
         f"GET {SERVICE}/explain": endpoints.explain,
         "GET /healthz": endpoints.healthz,
@@ -142,6 +144,13 @@ class _Endpoints:
             self._desk.acts.promote, service, body.actor, body.reason, full=body.full
         )
         return _answer(await run_in_threadpool(self._view, record))
+
+    async def plan(self, request: Request) -> Response:
+        body = await _body(request, PlanRequest)
+        store, files = self._desk.store, self._desk.files
+        return _answer(
+            await run_in_threadpool(plan_service, store, files, request.path_params["service"], body)
+        )
 
     async def history(self, request: Request) -> Response:
         service = request.path_params["service"]

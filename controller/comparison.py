@@ -32,7 +32,7 @@ class Side:
 
     def __init__(self, epochs: Epochs, measure: Callable[[Any], Measured | NotComputable]) -> None:
         self.epochs = epochs
-        self._measure = measure
+        self.measure = measure
         self._known: dict[int, Measured | NotComputable] = {}
 
     def since(self, step: int) -> int:
@@ -53,7 +53,7 @@ class Side:
     def look(self, latest: int) -> Measured | NotComputable:
         """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
         if latest not in self._known:
-            self._known[latest] = self._measure(self.epochs[len(self.epochs) - latest :])
+            self._known[latest] = self.measure(self.epochs[len(self.epochs) - latest :])
         return self._known[latest]
 
 

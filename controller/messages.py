@@ -6,7 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .assumed import Given
 from .openapi import Operation
+from .planned import Plan
 from .shown import Explained, Health, History, Rollouts, RolloutView, Services
 
 Text = Annotated[str, Field(max_length=1000)]
@@ -38,6 +40,15 @@ class StartRequest(ActRequest):
     policy_file: Text = "policy.yaml"
 
 
+class PlanRequest(_Request):
+    """What to plan. The policy as for a start; `given`: numbers that go before measured ones."""
+
+    policy: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    policy_text: str | None = None
+    policy_file: Text = "policy.yaml"
+    given: Given = Given()
+
+
 SERVICE = "/api/v1/services/{service}"
 OPERATIONS: Final = (
     Operation("GET", "/api/v1/services", "All services", Services),
@@ -48,6 +59,7 @@ OPERATIONS: Final = (
     Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest),
     Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
     Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
+    Operation("POST", f"{SERVICE}/plan", "What a rollout would need; nothing changes", Plan, PlanRequest),
     Operation("GET", f"{SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
     Operation("GET", f"{SERVICE}/explain", "Why", Explained,
               query=(("id", "string"), ("number", "integer"))),

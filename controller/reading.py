@@ -9,7 +9,7 @@ epochs of the place, and once more over the last planned step alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, log
 
@@ -22,6 +22,9 @@ from .methods import Asymptotic, Measured
 from .stats.evalues import log_mean_exp
 from .stats.result import NotComputable
 from .sums import Broken, View
+
+# Which series and statistics a comparison is made with; a plan puts expectations in their place.
+SidesOf = Callable[[Cell, Limit, View, FrozenConstants], tuple[Side, Side] | Broken]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Reader:
         levels: Levels,
         *,
         intervals: bool,
+        sides: SidesOf = sides_of,
     ) -> None:
+        self._sides_of = sides
         self._view = view
         self._policy = policy
         self._constants = constants
@@ -142,7 +147,7 @@ class Reader:
     def _alike(self, cell: Cell, limit: Limit) -> tuple[Side, Side] | Broken:
         key = (cell.place, cell.group, cell.series, limit.effect, limit.harm_at, limit.margin)
         if key not in self._sides:
-            self._sides[key] = sides_of(cell, limit, self._view, self._constants)
+            self._sides[key] = self._sides_of(cell, limit, self._view, self._constants)
         return self._sides[key]
 
 
