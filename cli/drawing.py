@@ -21,9 +21,6 @@ _PALETTE = (
     "#999999",
 )
 _WIDTH = 760
-_TICKS = 8  # at most, before they are thinned out
-_ROOM_FOR_A_NUMBER = 44  # px
-_WHOLE = 100  # numbers from here on have no decimals
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
@@ -92,7 +89,10 @@ def curves(title: str, x: str, unit: str, series: Sequence[Series], *, logarithm
     places = [p for one in series for p in one.points]
     if not places:
         return _svg(60, [_text(10, 20, title, "bold"), _text(10, 44, "nothing was measured")])
-    scale = (lambda v: math.log10(max(v, 1e-9))) if logarithmic else (lambda v: v)
+
+    def scale(value: float) -> float:
+        return math.log10(max(value, 1e-9)) if logarithmic else value
+
     xs = [scale(p[0]) for p in places]
     low_x, wide = min(xs), (max(xs) - min(xs)) or 1.0
     most = max([p[1] for p in places] + [s[2] for one in series for s in one.spread]) * 1.08 or 1.0
@@ -106,7 +106,7 @@ def curves(title: str, x: str, unit: str, series: Sequence[Series], *, logarithm
         _, y = at(places[0][0], value)
         parts += [_line(left, y, right, y, "#dddddd"), _text(8, y + 4, f"{_number(value)} {unit}")]
     ticks = sorted({p[0] for p in places})
-    for value in ticks if len(ticks) <= _TICKS else ticks[:: max(1, len(ticks) // 6)]:
+    for value in ticks if len(ticks) <= 8 else ticks[:: max(1, len(ticks) // 6)]:
         parts.append(_text(at(value, 0)[0] - 6, bottom + 18, _number(value)))
     for index, one in enumerate(series):
         drawn = " ".join("{:.1f},{:.1f}".format(*at(px, py)) for px, py in one.points)
@@ -131,7 +131,7 @@ def stacked(title: str, unit: str, rows: Sequence[tuple[str, Sequence[tuple[str,
             wide = (_WIDTH - left - 20) * value / total
             fill = colour(names.index(name))
             parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="24" fill="{fill}"/>')
-            if wide > _ROOM_FOR_A_NUMBER:
+            if wide > 44:
                 parts.append(_text(x + 4, y + 16, _number(value)))
             x += wide
         y += 36
@@ -170,7 +170,7 @@ def intervals(title: str, rows: Sequence[Interval]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= _WHOLE or value == int(value) else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal") -> str:

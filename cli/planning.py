@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from .options import DEFAULT_API, Api, Format, Output, Timeout
 if TYPE_CHECKING:
     from ..controller.assumed import Given
     from ..controller.planned import Plan
+    from ..policies.yaml import Data
 
 
 def add_to(app: typer.Typer) -> None:
@@ -159,13 +161,11 @@ def _given(assume: Path | None, flags: dict[str, Any]) -> Given:
         from ..policies.text import read_file
         from ..policies.yaml import load_yaml
 
-        data = load_yaml(read_file(assume), str(assume)).data
-        if not isinstance(data, dict):
-            raise UsageError(f"--assume {assume}: expected keys such as `rate: 20`")
-        found = {key: _number(value) for key, value in data.items()}
+        found = {key: _number(value) for key, value in load_yaml(read_file(assume), str(assume)).data.items()}
     given = {key: value for key, value in flags.items() if value is not None}
-    if "slices" in given:
-        given["slices"] = {**found.get("slices", {}), **given["slices"]}
+    written = found.get("slices")
+    if "slices" in given and isinstance(written, Mapping):
+        given["slices"] = {**written, **given["slices"]}
     try:
         return Given.model_validate({**found, **given})
     except ValidationError as wrong:
@@ -176,10 +176,8 @@ def _given(assume: Path | None, flags: dict[str, Any]) -> Given:
         ) from None
 
 
-def _number(value: Any) -> Any:
-    """A written number; the restricted YAML keeps what looks otherwise as text, for the model to refuse."""
-    if isinstance(value, dict):
-        return {key: _number(one) for key, one in value.items()}
+def _number(value: Data) -> Data | int:
+    """A whole number as one: the file's numbers are all fractions."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -232,7 +232,7 @@ def baseline_of(
 ) -> Measured | None:
     """What a rollout's baseline measured; None where it has not begun to."""
     found = evidence.get(0)
-    if found is None or not epochs or "stable" not in found.arms:
+    if found is None or len(epochs) == 0 or "stable" not in found.arms:
         return None
     until = epochs[1].opened_at if len(epochs) > 1 else found.published
     seconds = until - epochs[0].opened_at

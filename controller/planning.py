@@ -223,7 +223,7 @@ def _harmed(cell: Cell, traffic: Traffic, series: str, same: Moments) -> Moments
         return same
     mean = same.mean
     sign = 1.0 if cell.direction == "up" else -1.0
-    means = []
+    means: list[float] = []
     for limit in limits_of(cell, traffic.constants):
         if limit.effect == "share":
             means.append(1.0 - size * (1.0 - limit.margin))
