@@ -20,6 +20,7 @@ VERBS = (
         "init",
         "validate",
         "schema",
+        "plan",
         "start",
         "status",
         "list",
