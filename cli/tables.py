@@ -13,6 +13,7 @@ from rich.text import Text
 from ..controller.explain import estimate_of, interval_of, margin_of
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
 from .comparisons import Comparison, Comparisons
+from .informing import blame_lines, drift_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,6 +109,8 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
     yield from _copies(view)
     for check in view.validity:
         yield check.check.replace("_", " "), _check(check)
+    yield from drift_lines(view.drift)
+    yield from blame_lines(view.blame)
     if view.phase.ended:
         return
     if view.hold is not None:
@@ -253,6 +256,12 @@ def explanation(explained: Explained) -> RenderableType:
         for check in found.validity:
             checks.add_row(Text(check.check.replace("_", " "), "dim"), _check(check))
         parts += [Text(), checks]
+    informing = [*drift_lines(found.drift), *blame_lines(found.blame)]
+    if informing:
+        information = Table.grid(padding=(0, 2))
+        for name, words in informing:
+            information.add_row(Text(name, "dim"), words)
+        parts += [Text(), information]
     if explained.decisions:
         others = _table(">decision", "when", "act", "reason")
         for decision in explained.decisions:

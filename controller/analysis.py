@@ -19,7 +19,9 @@ from ..store.rollouts import (
     Validity,
     Verdict,
 )
+from .blame import blame
 from .cells import Cell, cells_of, groups_of
+from .drifting import drifts
 from .reading import Levels, Reader, Reading
 from .sums import View
 from .validity import PREDICTIONS, checks
@@ -46,14 +48,20 @@ def analyse(
         evidence: epoch -> the sum over all sources.
         reports: the latest of every replica.
         now: epoch seconds.
-        intervals: False leaves intervals out of findings; no decision needs them.
+        intervals: False leaves out intervals, drift and blame; no decision needs them.
     """
     validity = checks(record, policy, evidence, reports, now)
     verdicts: tuple[Verdict, ...] = ()
     if record.constants is not None:
         verdicts = _verdicts(record, record.constants, policy, evidence, validity, intervals=intervals)
     candidate, stable = _exposure(record, evidence)
-    return Analysis(now, verdicts, validity, candidate, stable)
+    if record.constants is None or not intervals:
+        return Analysis(now, verdicts, validity, candidate, stable)
+    return Analysis(
+        now, verdicts, validity, candidate, stable,
+        drift=drifts(record, record.constants, evidence),
+        blame=blame(verdicts, Levels.of(policy, record).harm),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,17 @@ from collections.abc import Sequence
 import msgspec
 
 from ..errors import NotFound
-from ..store.rollouts import Analysis, Decision, Finding, Outcome, RolloutRecord, Validity, Verdict
+from ..store.rollouts import (
+    Analysis,
+    Blame,
+    Decision,
+    Drift,
+    Finding,
+    Outcome,
+    RolloutRecord,
+    Validity,
+    Verdict,
+)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -37,6 +47,8 @@ class Explanation(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
     validity: tuple[Validity, ...]
     override: str | None = None
+    drift: tuple[Drift, ...] = ()
+    blame: tuple[Blame, ...] = ()
 
 
 def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | None = None) -> Explanation:
@@ -50,7 +62,8 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         analysis = record.analysis
         rows, checks = (rows_of(analysis), analysis.validity) if analysis is not None else ((), ())
         at = analysis.at if analysis is not None else record.phase_since
-        return Explanation(record.id, None, at, "none", _sentence(record.reason), rows, checks)
+        drift = analysis.drift if analysis is not None else ()
+        return Explanation(record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift)
     position = (number or len(decisions)) - 1
     decision = decisions[position]
     analysis = decision.analysis
@@ -63,6 +76,8 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         rows=rows_of(analysis) if analysis is not None else (),
         validity=analysis.validity if analysis is not None else (),
         override=record.override if decision.act in {"promote", "advance"} else None,
+        drift=analysis.drift if analysis is not None else (),
+        blame=analysis.blame if analysis is not None else (),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..store.evidence import MirrorCounts
-from ..store.rollouts import AuditEntry, Hold, Phase, Validity, Verdict
+from ..store.rollouts import AuditEntry, Blame, Drift, Hold, Phase, Validity, Verdict
 from .explain import Explanation
 
 
@@ -74,6 +74,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     back: MirrorCounts | None = None
     floor: MirrorCounts | None = None
     warm_up: MirrorCounts | None = None
+    drift: tuple[Drift, ...] = ()
+    blame: tuple[Blame, ...] = ()
 
 
 class RolloutLine(msgspec.Struct, frozen=True):

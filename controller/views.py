@@ -60,6 +60,8 @@ def rollout_view(
         override=record.override,
         gates=tuple(GateView(why(verdict), verdict) for verdict in analysis.verdicts) if analysis else (),
         validity=analysis.validity if analysis else (),
+        drift=analysis.drift if analysis else (),
+        blame=analysis.blame if analysis else (),
         looked_at=analysis.at if analysis else None,
         candidate_requests=analysis.candidate_requests if analysis else 0,
         stable_requests=analysis.stable_requests if analysis else 0,

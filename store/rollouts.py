@@ -94,14 +94,57 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Validity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the evidence itself can be trusted.
 
-    `check`: sample_ratio, inputs, loss, coverage, back_coverage, extractor, evidence_age, observer, unattended
-    or breaker.
+    `check`: sample_ratio, inputs, loss, coverage, back_coverage, extractor, evidence_age, observer,
+    unattended or breaker.
     """
 
     check: str
     outcome: Outcome
     reason: str
     numbers: dict[str, float] = {}
+
+
+DriftBetween = Literal[
+    "candidate against stable", "now against the baseline", "requests against the training card"
+]
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far two binned samples are apart: information, which decides nothing.
+
+    The measures are None where there are fewer than 100 observations per bin (`note` says so); `ks` and
+    `wasserstein` (in the prediction's own unit) also where bins have no order. `log_e`: against "both arms
+    are distributed equally", valid at every look. `alert`: more than the training card declares.
+    """
+
+    what: str  # predictions, input amount
+    between: DriftBetween
+    n_reference: float
+    n_now: float
+    bins: int
+    psi: float | None = None
+    js: float | None = None
+    ks: float | None = None
+    wasserstein: float | None = None
+    chi_squared: float | None = None
+    df: int = 0
+    log_e: float | None = None
+    note: str = ""
+    alert: bool = False
+
+
+class Blame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One comparison in the report on who is to blame, which has no power to decide.
+
+    `log_adjusted`: of the E-value adjusted for all comparisons. `blamed`: it proves harm alone among all;
+    `discovered`: it is among those of which at most a share of the level is wrong.
+    """
+
+    cell: str
+    log_e: float
+    log_adjusted: float
+    blamed: bool
+    discovered: bool
 
 
 class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +155,8 @@ class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validity: tuple[Validity, ...]
     candidate_requests: int = 0  # assigned to (canary) or paired with (shadow) the candidate in this step
     stable_requests: int = 0  # of stable in this step
+    drift: tuple[Drift, ...] = ()
+    blame: tuple[Blame, ...] = ()
 
 
 class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
