@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ..facts import Ending
+from .bounds import CAPTURED
 from .chunks import LAST, chunk
 from .heads import CHUNKED, UNTIL_CLOSE, Malformed, RequestHead, ResponseHead
 from .receiver import Receiver
@@ -46,25 +47,28 @@ class Answering(Receiver):
     """The part of an exchange that an upstream drives. `Exchange` makes and ends it.
 
     `arm`: who answers, `answer`: the head of its answer. `kept`: the answer's body, None beyond the capture
-    limit or where nothing is analysed. `sent_at`: monotonic time of the request's last byte,
+    limit, beyond the worker's bound (`crowded`), or where nothing is analysed. `room`: bytes of request and
+    answer that count against that bound. `sent_at`: monotonic time of the request's last byte,
     less what an upload waited for its connection; not above 0.0 before.
     """
 
     __slots__ = (
-        "answer", "arm", "call", "client", "head", "kept", "path", "request_done", "request_id",
-        "response_bytes", "sent_at", "slot", "stream", "upstream",
+        "answer", "arm", "call", "client", "crowded", "head", "kept", "path", "request_done", "request_id",
+        "response_bytes", "room", "sent_at", "slot", "stream", "upstream",
     )  # fmt: skip
 
     answer: ResponseHead | None
     arm: ServedArm
     call: Call
     client: Client | None
+    crowded: bool
     head: RequestHead
     kept: list[bytes] | None
     path: DataPath
     request_done: bool
     request_id: bytes
     response_bytes: int
+    room: int
     sent_at: float
     slot: int
     stream: Stream | None
@@ -77,6 +81,21 @@ class Answering(Receiver):
     def falls_back(self, ending: Ending, now: float) -> bool:
         """Let stable answer what the candidate could not, if it may."""
         raise NotImplementedError
+
+    def takes(self, size: int) -> bool:
+        """Count `size` bytes more to what the worker holds beside forwarding; False where that is full."""
+        path = self.path
+        if path.captured + size > CAPTURED:
+            self.crowded = True
+            return False
+        path.captured += size
+        self.room += size
+        return True
+
+    def gives(self, size: int) -> None:
+        """Give these bytes back: they are not held any more."""
+        self.path.captured -= size
+        self.room -= size
 
     def interim(self, raw: bytes) -> None:
         """Part of Receiver."""
@@ -190,7 +209,8 @@ class Answering(Receiver):
         stream.last = now
         kept = self.kept
         if kept is not None:
-            if sofar > self.call.service.route.capture_response:
+            if sofar > self.call.service.route.capture_response or not self.takes(size):
+                self.gives(sum(map(len, kept)))
                 self.kept = None
                 self.wants_payload = stream.out == UNCHUNK
             else:

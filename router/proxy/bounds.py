@@ -1,4 +1,4 @@
-"""What the copies of one service may hold in a worker at one time: connections, bytes, and their rate.
+"""What copies may hold in a worker at one time: connections, bytes, and their rate.
 
 Past a bound a copy is dropped and counted by reason, never queued: a queue would only hide that the
 shadow is slower than stable, and pair requests of one minute with the load of the next.
@@ -11,6 +11,8 @@ from typing import Final
 from ...store.routes import MirrorTarget
 from ..facts import MirrorTally
 
+CAPTURED: Final = 128 * 2**20  # bytes of a worker, held beside forwarding: 400 of the largest exchanges
+COPIED: Final = CAPTURED // 2  # of these, beyond which no copy is sent
 _BURST: Final = 0.1  # seconds of the rate that may come at once: about five flushes' worth
 
 
@@ -25,11 +27,14 @@ class Bounds:
         self._tokens = 1.0
         self._refilled_at = now
 
-    def admit(self, rule: MirrorTarget, size: int, tally: MirrorTally, now: float) -> bool:
-        """Whether a copy of `size` bytes may be sent now (monotonic seconds); where not, count why."""
+    def admit(self, rule: MirrorTarget, size: int, room: int, tally: MirrorTally, now: float) -> bool:
+        """Whether a copy of `size` bytes may be sent now (monotonic seconds); where not, count why.
+
+        `room`: bytes that the worker has left for copies.
+        """
         if self.in_flight >= rule.max_in_flight:
             tally.dropped_in_flight += 1
-        elif self.bytes + size > rule.max_bytes:
+        elif self.bytes + size > rule.max_bytes or size > room:
             tally.dropped_bytes += 1
         elif rule.max_rps is not None and not self._spend(rule.max_rps, now):
             tally.dropped_rate += 1

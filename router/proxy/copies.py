@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..facts import Ending
 from .answers import request_id_line
-from .bounds import Bounds
+from .bounds import CAPTURED, Bounds
 from .heads import CHUNKED, ResponseHead
 from .receiver import Receiver
 from .rewriting import rewritten
@@ -73,6 +73,7 @@ class Copy(Receiver):
         self.bounds = bounds
         self.bytes = len(data)
         bounds.bytes += self.bytes
+        self._mirrors.path.captured += self.bytes
         bounds.in_flight += 1
         self._pool = mirror.source
         upstream = self._pool.take()
@@ -156,10 +157,13 @@ class Copy(Receiver):
 
     def hold(self, size: int) -> bool:
         """Account `size` more bytes to this copy; False beyond the bound."""
-        bounds = self.bounds
+        bounds, path = self.bounds, self._mirrors.path
         if bounds is None or bounds.bytes + size > self.mirror.route.max_bytes:
             return False
+        if path.captured + size > CAPTURED:
+            return False
         bounds.bytes += size
+        path.captured += size
         self.bytes += size
         return True
 
@@ -167,6 +171,7 @@ class Copy(Receiver):
         """Give its bytes back: nothing of it is held any more."""
         if self.bounds is not None:
             self.bounds.bytes -= self.bytes
+            self._mirrors.path.captured -= self.bytes
             self.bytes = 0
 
     @property

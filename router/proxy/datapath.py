@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .tunnel import Tunnel
 
 _SWEEP: Final = 0.25  # seconds between looks at connections without a request
+_SLICE: Final = 0.002  # seconds that a request may wait for a new table at one time
 _LOW_BITS: Final = 0xFFF
 _LOW: Final = tuple(b"%03x" % low for low in range(_LOW_BITS + 1))  # formatting costs more than looking up
 _BODY_ROOM: Final = 8 * 2**20
@@ -53,8 +55,9 @@ class DataPath:
 
     `cells`: its block of the counters. `open`: exchanges by number, oldest first. `offset`: epoch time
     minus monotonic time. `trip` is told when a breaker opens, `tell` takes lines of the log. `number`: of
-    the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `discarded`:
-    answers nobody wants any more.
+    the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`: bytes
+    of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody wants
+    any more.
     """
 
     def __init__(
@@ -67,13 +70,14 @@ class DataPath:
         self.cells = cells
         self.link = link
         self.table: RouteTable | None = None
+        self._begun: RouteTable | None = None  # the next one, on which slices of time are spent
         self.pools = Upstreams(limits.connect, tell, limits.copies)
         self.gathered = Gathered(cells)
         self.mirrors = Mirrors(self)
         self.open: dict[int, Exchange] = {}
         self.ages = Ages(self.open, monotonic())
         self.number = 0
-        self.held_bytes = 0
+        self.held_bytes = self.captured = 0
         self.discarded: set[Discarded] = set()
         self.clients: set[Client | Tunnel] = set()
         self.handshakes = 0  # clients whose TLS handshake is open
@@ -99,12 +103,34 @@ class DataPath:
             self._prefix_until = (number | _LOW_BITS) + 1
         return self._prefix + _LOW[number & _LOW_BITS]
 
-    def apply(self, table: Table) -> list[str]:
-        """Put a table in force for new requests; the result names the routes that could not be."""
-        self.table = RouteTable(table, self.pools, self.table)
-        self.mirrors.adopt(self.table.services.values())
+    def apply(self, table: Table) -> None:
+        """Begin to put a table in force; `go_on` does the rest. A service that it holds is held at once."""
+        current = self.table
+        if current is not None:
+            for placed in table.placed:
+                if placed.held:
+                    service = current.services.get(placed.route.service)
+                    if service is not None and not service.closed:
+                        service.stable_alone()
+        self._begun = RouteTable(table, self.pools, current, self._begun, at_once=False)
+
+    def go_on(self) -> RouteTable | None:
+        """Spend a slice of time on the table that was begun; that table once it is in force.
+
+        Requests go on in between, by the table before.
+        """
+        begun = self._begun
+        # Before the first table nobody can be served, so nobody waits.
+        if begun is None or not begun.go_on(inf if self.table is None else monotonic() + _SLICE):
+            return None
+        self._begun = None
+        for service in begun.services.values():  # a breaker may have opened meanwhile
+            if service.breaker is not None and service.breaker.open and not service.closed:
+                service.stable_alone()
+        self.table = begun
+        self.mirrors.adopt(begun.services.values())
         self.pools.probe(monotonic())
-        return self.table.refused
+        return begun
 
     def brake(self, exchange: Exchange, ending: Ending, now: float) -> None:
         """Count one of the candidate's answers; past the limit send it nothing more."""

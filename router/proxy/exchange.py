@@ -32,7 +32,7 @@ class Exchange(Answering):
 
     Times are monotonic seconds. `assigned_arm`: what the fact is accounted to; `arm` differs from it once
     stable answers in the candidate's place (`fell_back`). `held`: the request's payload, None once beyond
-    the capture limit. `copies`: those chosen to be mirrored. `ending`, `latency`: set when it is reported.
+    the capture limit or the worker's bound. `copies`: those chosen to be mirrored. `ending`, `latency`: set when it is reported.
     """
 
     __slots__ = (
@@ -57,8 +57,8 @@ class Exchange(Answering):
             None
         )
         self.waiting = self.wants_payload = self.request_done = self.reported = self._ended = False
-        self.excluded = self.fell_back = self.retried = False
-        self.request_bytes = self.response_bytes = 0
+        self.crowded = self.excluded = self.fell_back = self.retried = False
+        self.request_bytes = self.response_bytes = self.room = 0
         self.sent_at = 0.0
         self.unit = -1
         self.number = number = path.number = path.number + 1
@@ -129,7 +129,10 @@ class Exchange(Answering):
         """Forward the head and what came with it; `raw` is `payload` with its framing."""
         size = self.request_bytes = len(payload)
         if size <= self.call.service.route.capture_request:
-            self.held = [payload] if size else []
+            if not size:
+                self.held = []
+            elif self.takes(size):
+                self.held = [payload]
         self._send(self.message(raw), more=more)
 
     def message(self, raw: bytes) -> bytes:
@@ -165,6 +168,10 @@ class Exchange(Answering):
             if self.held is not None:
                 if self.request_bytes > self.call.service.route.capture_request:
                     self.held = None
+                    self.gives(self.request_bytes - len(piece))
+                elif not self.takes(len(piece)):
+                    self.held = None
+                    self.gives(self.request_bytes - len(piece))
                 else:
                     self.held.append(piece)
         upstream = self.upstream
@@ -331,6 +338,8 @@ class Exchange(Answering):
         self._ended = True
         self.upstream = self.client = None
         path = self.path
+        path.captured -= self.room
+        self.room = 0
         del path.open[self.number]
         if self.slot < 0:
             return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..counters import FIELDS, MIRRORS_CHOSEN, MIRRORS_FINISHED
 from ..facts import PAIR_BACK, PAIR_SHADOW, Ending, MirrorTally, Pair
-from .bounds import Bounds
+from .bounds import COPIED, Bounds
 from .copies import Copy
 from .heads import JSON_BYTES, RequestHead, ResponseHead
 from .reporting import text
@@ -123,7 +123,7 @@ class Mirrors:
             tally = self.path.gathered.tally(service.placed.slot, copy.mirror.kind)
             if copy.warmth is not None:
                 # What is not sent of these counts nowhere: there will be others.
-                if exchange.held is None or not bounds.admit(rule, size, _UNCOUNTED, now):
+                if exchange.held is None or not bounds.admit(rule, size, self._room(), _UNCOUNTED, now):
                     continue
                 if not copy.warmth.take():
                     continue
@@ -132,10 +132,13 @@ class Mirrors:
                 tally.chosen += 1
                 self.path.cells[exchange.slot * FIELDS + MIRRORS_CHOSEN] += 1
                 if exchange.held is None:
-                    tally.dropped_size += 1
+                    if exchange.crowded:
+                        tally.dropped_bytes += 1
+                    else:
+                        tally.dropped_size += 1
                     self._forget(copy)
                     continue
-                if not bounds.admit(rule, size, tally, now):
+                if not bounds.admit(rule, size, self._room(), tally, now):
                     self._forget(copy)
                     continue
                 tally.sent += 1
@@ -145,6 +148,10 @@ class Mirrors:
                     exchange.copies.append(copy)
             self._under_way.add(copy)
             copy.send(bounds)
+
+    def _room(self) -> int:
+        """Bytes that copies of all services may still take; captured requests and answers need the rest."""
+        return COPIED - self.path.captured
 
     def served(self, exchange: Exchange) -> None:
         """The exchange has ended and is reported."""

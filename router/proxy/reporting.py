@@ -11,6 +11,7 @@ from .heads import JSON_BYTES
 if TYPE_CHECKING:
     from .exchange import Exchange
 
+_LOST = 2  # Fact.captured: dropped by a bound of ours, not by design
 _LONGEST = 15  # digits of a length
 _SO_FAR = frozenset((Ending.DISCONNECTED, Ending.OPEN))  # endings whose first token may have come
 _ANSWERED = Ending.ANSWERED  # looking a member up costs more than the rest of the comparison
@@ -62,7 +63,7 @@ def report(exchange: Exchange, ending: Ending, now: float) -> None:
         Fact(
             exchange.number, slot, arm, served, exchange.assigned + path.offset,
             0 if ending is _ANSWERED else int(ending), status, latency, exchange.unit, exchange.excluded,
-            0 if body is None else 1, request_bytes, response_bytes, first, gap,
+            1 if body is not None else _LOST if exchange.crowded else 0, request_bytes, response_bytes, first, gap,
         ),
         body,
         size,

@@ -7,6 +7,7 @@ keep the service they began with, so a new table changes nothing for them.
 from __future__ import annotations
 
 import re
+from math import inf
 from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
@@ -65,19 +66,29 @@ class Call:
 
 
 class RouteTable:
-    """Services by host and path: a named host before any host, then the longest path."""
+    """Services by host and path: a named host before any host, then the longest path.
 
-    __slots__ = ("_calls", "_earlier", "_matches", "names", "number", "refused", "services")
+    A route that cannot be served keeps its service as the table before had it; `refused` has one line for
+    each. Thousands of routes take longer to compile than a request may wait, so it can be done in slices of
+    time; until `go_on` says that it is done, nothing may be resolved.
+    """
 
-    def __init__(self, table: Table, upstreams: Upstreams, before: RouteTable | None = None) -> None:
-        """Compile `table`. A route that cannot be served keeps its service as `before` had it.
+    __slots__ = (
+        "_calls", "_earlier", "_known", "_matches", "_units", "_upstreams", "_waiting", "names", "number",
+        "refused", "services",
+    )  # fmt: skip
 
-        `refused`: one line for each such route.
-        """
+    def __init__(
+        self, table: Table, upstreams: Upstreams, before: RouteTable | None = None,
+        begun: RouteTable | None = None, *, at_once: bool = True,
+    ) -> None:  # fmt: skip
+        """Compile `table`, or only begin to. `begun`: one that this overtakes; what it has is not lost."""
         self.number = table.number
         self.services: dict[str, Service] = {}
         self.refused: list[str] = []
         known = {} if before is None else before.services
+        if begun is not None:
+            known = {**known, **begun.services}
         routes = [placed.route for placed in table.placed] + [service.route for service in known.values()]
         headers = {route.unit_header.lower().encode() for route in routes if route.unit_header}
         if any(route.unit_cookie for route in routes):
@@ -86,18 +97,34 @@ class RouteTable:
         # Spellings already learnt stay learnt.
         learnt = None if before is None else before.names
         self.names: Names = learnt if learnt is not None and learnt.units == units else Names(units)
-        for placed in table.placed:
+        self._units = units
+        self._upstreams = upstreams
+        self._known = known
+        self._waiting = list(reversed(table.placed))
+        self._matches = Matches(())
+        self._calls: dict[tuple[bytes, bytes], Call] = {}
+        self._earlier: dict[tuple[bytes, bytes], Call] = {}
+        if at_once:
+            self.go_on(inf)
+
+    def go_on(self, until: float) -> bool:
+        """Compile up to `until` (monotonic seconds), one service at the least; whether all is done."""
+        units, upstreams, waiting = self._units, self._upstreams, self._waiting
+        while waiting:
+            placed = waiting.pop()
             name = placed.route.service
-            old = known.get(name)
+            old = self._known.get(name)
             try:
                 self.services[name] = self._compile(placed, units, upstreams, old)
             except WireError as problem:
                 self.refused.append(f"{name}: {problem}")
                 if old is not None:
                     self.services[name] = self._compile(old.placed, units, upstreams, old)
+            if monotonic() >= until:
+                return False
+        self._known = {}
         self._matches = Matches(self.services.values())
-        self._calls: dict[tuple[bytes, bytes], Call] = {}
-        self._earlier: dict[tuple[bytes, bytes], Call] = {}
+        return True
 
     @staticmethod
     def _compile(

@@ -73,6 +73,7 @@ class Worker:
         """Needs a running loop."""
         self._config = config
         self._refused: list[str] = []
+        self._applying: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._control = ControlLink(self._told, self._stopping.set)
         limits = Limits(
@@ -111,14 +112,21 @@ class Worker:
 
     def _told(self, message: Message) -> None:
         if isinstance(message, Table):
-            refused = self._path.apply(message)
-            for line in refused:
-                if line not in self._refused:  # every table brings it again until somebody mends it
-                    self._say(f"a new route cannot be served, kept the old: {line}")
-            self._refused = refused
-            self._control.send(Applied(self._config.worker, message.number))
+            self._path.apply(message)
+            if self._applying is None or self._applying.done():
+                self._applying = asyncio.get_running_loop().create_task(self._apply())
         elif isinstance(message, Drain):
             self._stopping.set()
+
+    async def _apply(self) -> None:
+        """Put the newest table in force, a slice at a time: between two, whatever has come is served."""
+        while (table := self._path.go_on()) is None:
+            await asyncio.sleep(0)
+        for line in table.refused:
+            if line not in self._refused:  # every table brings it again until somebody mends it
+                self._say(f"a new route cannot be served, kept the old: {line}")
+        self._refused = table.refused
+        self._control.send(Applied(self._config.worker, table.number))
 
     async def _wait(self, seconds: float) -> None:
         try:
