@@ -61,7 +61,7 @@ class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: str
     data: str
     replica: str
-    drain: float = 30.0
+    drain: float = 10.0
     tls: TlsFiles | None = None
     connections: int = 8192
 

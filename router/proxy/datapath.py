@@ -55,9 +55,9 @@ class DataPath:
 
     `cells`: its block of the counters. `open`: exchanges by number, oldest first. `offset`: epoch time
     minus monotonic time. `trip` is told when a breaker opens, `tell` takes lines of the log. `number`: of
-    the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`: bytes
-    of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody wants
-    any more.
+    the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`:
+    bytes of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody
+    wants any more.
     """
 
     def __init__(

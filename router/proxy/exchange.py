@@ -32,7 +32,8 @@ class Exchange(Answering):
 
     Times are monotonic seconds. `assigned_arm`: what the fact is accounted to; `arm` differs from it once
     stable answers in the candidate's place (`fell_back`). `held`: the request's payload, None once beyond
-    the capture limit or the worker's bound. `copies`: those chosen to be mirrored. `ending`, `latency`: set when it is reported.
+    the capture limit or the worker's bound. `copies`: those chosen to be mirrored. `ending`, `latency`: set
+    when it is reported.
     """
 
     __slots__ = (
@@ -166,10 +167,8 @@ class Exchange(Answering):
         for piece in (payload,) if isinstance(payload, bytes) else payload:
             self.request_bytes += len(piece)
             if self.held is not None:
-                if self.request_bytes > self.call.service.route.capture_request:
-                    self.held = None
-                    self.gives(self.request_bytes - len(piece))
-                elif not self.takes(len(piece)):
+                most = self.call.service.route.capture_request
+                if self.request_bytes > most or not self.takes(len(piece)):
                     self.held = None
                     self.gives(self.request_bytes - len(piece))
                 else:

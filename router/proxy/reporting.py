@@ -63,7 +63,8 @@ def report(exchange: Exchange, ending: Ending, now: float) -> None:
         Fact(
             exchange.number, slot, arm, served, exchange.assigned + path.offset,
             0 if ending is _ANSWERED else int(ending), status, latency, exchange.unit, exchange.excluded,
-            1 if body is not None else _LOST if exchange.crowded else 0, request_bytes, response_bytes, first, gap,
+            1 if body is not None else _LOST if exchange.crowded else 0, request_bytes, response_bytes,
+            first, gap,
         ),
         body,
         size,

@@ -59,7 +59,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_timeout: float = 30.0
     idle_timeout: float = 75.0
     connect_timeout: float = 5.0
-    drain_timeout: float = 30.0
+    drain_timeout: float = 10.0
     tunnel_timeout: float = 300.0
     connections: int = 8192
     tls: TlsFiles | None = None
@@ -120,7 +120,7 @@ class Worker:
 
     async def _apply(self) -> None:
         """Put the newest table in force, a slice at a time: between two, whatever has come is served."""
-        while (table := self._path.go_on()) is None:
+        while (table := self._path.go_on()) is None:  # noqa: ASYNC110 - it lets the loop serve
             await asyncio.sleep(0)
         for line in table.refused:
             if line not in self._refused:  # every table brings it again until somebody mends it

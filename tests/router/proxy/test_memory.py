@@ -30,7 +30,7 @@ class Patient:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = "http://127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.complete = 0
         self.answers = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accede.router.counters import Counters
-from accede.router.facts import Placed, Table
+from accede.router.facts import Applied, Placed, Table, encode_message
 from accede.router.proxy.capture import ObserverLink
 from accede.router.proxy.datapath import DataPath, Limits
 from accede.router.proxy.reach import Upstreams
 from accede.router.proxy.table import RouteTable
-from tests.router.conftest import Applied, Connection, UpstreamProcess, WorkerProcess, encode_message, post, route
+from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, post, route
 
 MANY = 1500
 
