@@ -95,8 +95,9 @@ def _verdicts(
 
 def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
     """What a validity check says about a gate before anything is computed."""
-    if "extractor" in blocked and cell.gate.metric.startswith(PREDICTIONS):
-        return Reading(Outcome.ERROR, blocked["extractor"].reason)
+    for check in ("coding", "extractor"):
+        if check in blocked and cell.gate.metric.startswith(PREDICTIONS):
+            return Reading(Outcome.ERROR, blocked[check].reason)
     coverage = "coverage" if cell.place == "shadow" else "back_coverage"
     if coverage in blocked and on_pairs(cell.gate, cell.place):
         return Reading(Outcome.INCONCLUSIVE, blocked[coverage].reason)

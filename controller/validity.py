@@ -15,6 +15,7 @@ from ..store.evidence import Evidence, MirrorCounts, SeriesKey
 from ..store.rollouts import EpochRecord, FrozenConstants, Outcome, ReplicaReport, RolloutRecord, Validity
 from .accounts import UNDER_WAY, age, assigned, loss, observers
 from .arrivals import inputs_alike
+from .coding import coding
 from .ratios import sample_ratio
 from .sums import Broken, sums_of
 
@@ -41,6 +42,7 @@ def checks(
         *loss(record, evidence, reports, sent),
         *coverage(record, constants, evidence),
         *(back_coverage(record, constants, evidence) if decides_on_back(policy) else ()),
+        *(coding(record, evidence) if reads_predictions(policy) else ()),
         *(extractor(record, evidence) if reads_predictions(policy) else ()),
         *age(record, evidence, reports, sent, now),
         *observers(reports, now),

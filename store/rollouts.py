@@ -94,7 +94,7 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Validity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the evidence itself can be trusted.
 
-    `check`: sample_ratio, inputs, loss, coverage, back_coverage, extractor, evidence_age, observer,
+    `check`: sample_ratio, inputs, loss, coverage, back_coverage, coding, extractor, evidence_age, observer,
     unattended or breaker.
     """
 

@@ -237,8 +237,9 @@ class Fold:
         if seen is not None:
             if pair.stable_encoding and not seen.stable:
                 self._complain(0, pair.stable_encoding)
-            if pair.shadow_encoding and not seen.shadow:
-                self._complain(1, pair.shadow_encoding)
+            coded = pair.shadow_encoding and not seen.shadow and self._complain(1, pair.shadow_encoding)
+            if coded and pair.kind == PAIR_SHADOW:  # of what the candidate serves itself there is a fact
+                self._arms[1].counts.undecodable += 1
         return seen
 
     def add(self, fact: Fact, seen: Seen | None) -> None:
@@ -401,7 +402,7 @@ class Fold:
             arms={
                 name: ArmCounts(*(getattr(arm.counts, field) for field in ArmCounts.__struct_fields__))
                 for name, arm in zip(_ARMS, self._arms, strict=True)
-                if arm.counts.accounted
+                if arm.counts.accounted or arm.counts.undecodable
             },
             open=dict(still_open),
             mirror=copy(self._mirrors[PAIR_SHADOW]), back=copy(self._mirrors[PAIR_BACK]),

@@ -665,6 +665,30 @@ def test_an_extractor_that_misses_is_an_error_of_every_prediction_gate() -> None
     assert not [c for c in scene.analysis(policy(MEAN)).validity if c.check == "extractor"]
 
 
+@pytest.mark.parametrize("arm", ["stable", "candidate"])
+def test_answers_in_a_coding_nobody_can_read_are_an_error_and_no_missing_predictions(arm: ArmKey) -> None:
+    scene = Scene().means(3, 20_000.0, 0.0).clustered(3, "errors", (100.0, 0.01), (100.0, 0.01))
+    scene.put(3, "stable", "extraction", [500.0], [500.0])
+    scene.epoch(3).arms = {arm: ArmCounts(accounted=500, uncaptured=100, undecodable=40)}
+    found = scene.analysis(policy(ERRORS, MEAN))
+    assert [verdict.outcome for verdict in found.verdicts] == [Outcome.PASS, Outcome.ERROR]
+    reason = found.verdicts[1].reason
+    assert f"10.0% of {arm}'s 400 answers are in a content coding" in reason
+    assert "send gzip, deflate, br or no coding" in reason
+    scene.put(3, "stable", "extraction", [500.0], [5.0])
+    scene.epoch(3).arms = {arm: ArmCounts(accounted=500, uncaptured=100, undecodable=4)}
+    assert scene.verdict(policy(MEAN)).outcome is Outcome.PASS
+
+
+def test_copies_in_a_coding_nobody_can_read_are_an_error() -> None:
+    scene = Scene().paired("mean", 100.0, 0.0, 0.0)
+    scene.epoch(1).mirror = MirrorCounts(chosen=4000, sent=4000, paired=4000)
+    scene.epoch(1).arms = {"candidate": ArmCounts(undecodable=4000)}
+    verdict = scene.verdict(policy(SHADOW_MEAN), "shadow")
+    assert verdict.outcome is Outcome.ERROR
+    assert "of candidate's 4000 answers are in a content coding" in verdict.reason
+
+
 def test_the_extractor_is_checked_in_the_baseline_too() -> None:
     scene = Scene(constants=None)
     scene.put(0, "stable", "extraction", [500.0], [500.0])

@@ -433,6 +433,7 @@ class TestPairs:
         assert sums(evidence, "pair", "missing") == (1, 1, 1)
         (line,) = folded.complaints
         assert line.startswith("service s: answers of candidate cannot be read: content-encoding zstd: ")
+        assert evidence.arms["candidate"].undecodable == 1
 
     @pytest.mark.parametrize(("within", "agreed"), [(0.0, 1), (0.01, 1), (0.3, 2), (1.0, 3), (2.0, 4)])
     def test_embeddings_agree_by_their_angle(self, within: float, agreed: int) -> None:
