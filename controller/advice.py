@@ -11,7 +11,7 @@ from ..policies.policy import Gate, RolloutPolicy, Step
 from ..policies.quantities import Margin
 from .cells import SMALL_GROUP
 from .forecast import Span
-from .planning import Planner, paired_elsewhere, time_to_prove
+from .planning import Planner, all_proven, paired_elsewhere, time_to_prove
 
 _WIDEST: Final = 32.0
 _STEPS: Final = 7
@@ -55,7 +55,7 @@ def _widened(
 ) -> str | None:
     def enough(factor: float) -> bool:
         policy = _with(planner.policy, index, _scaled(gate, factor))
-        return time_to_prove(Planner(policy, planner.traffic), index, step, number, before, limit) <= limit
+        return all_proven(Planner(policy, planner.traffic), index, step, number, before, limit)
 
     factor = _least(enough)
     return None if factor is None else f"widen it to {_margin(_scaled(gate, factor))}"
@@ -71,7 +71,7 @@ def _busier(
             planner.policy, replace(traffic, rate=traffic.rate * factor, units=traffic.units * factor)
         )
         spans = tuple(replace(span, requests=span.requests * factor) for span in before)
-        return time_to_prove(more, index, step, number, spans, limit) <= limit
+        return all_proven(more, index, step, number, spans, limit)
 
     factor = _least(enough)
     return None if factor is None else f"it takes about {factor:.2g} times this traffic"

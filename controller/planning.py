@@ -26,7 +26,7 @@ MEDIAN: Final = 0.5
 LATE: Final = 0.9
 FOREVER: Final = 10 * 366 * 86400.0  # seconds; what takes longer is never
 FIRST: Final = 5.0  # seconds; a look comes once a second, and a time cluster takes five
-_STRIDE: Final = 1.35
+_STRIDE: Final = 2.0
 _FINE: Final = 1.02
 _ALIKE: Final = 1.5
 
@@ -79,6 +79,13 @@ class Planner:
 
     def proof(self, question: Question, limit: float) -> Answer:
         """When non-inferiority is proven where the candidate equals stable."""
+        return self.proven(question, self._luck(question), limit)
+
+    def proven_at(self, question: Question, seconds: float) -> bool:
+        """Whether it is proven after so many seconds: one look, where `proof` searches for the first."""
+        return _is_safe(self._read(question, seconds, self._luck(question), None), question)
+
+    def _luck(self, question: Question) -> float:
         # All cells of a gate have to be proven at once; groups with much more traffic are long before. Of two
         # directions only one can be late.
         cell = question.cell
@@ -86,15 +93,13 @@ class Planner:
         rivals = [one for one in self.of(cell.index, question.step) if self.traffic.share(one.group) <= share]
         two = 2 if cell.gate.max_shift is not None else 1
         each = question.quantile ** (two / max(two, len(rivals)))
-        return self.proven(question, luck_of(1.0 - (1.0 - each) / two), limit)
+        return luck_of(1.0 - (1.0 - each) / two)
 
     def proven(self, question: Question, luck: float, limit: float) -> Answer:
         """When a path of so much bad luck (`forecast.luck_of`) proves one cell alone."""
 
         def done(reading: Reading) -> bool:
-            safe, needed = reading.safe, reading.safe_needed
-            proven = safe is not None and needed is not None and safe >= needed
-            return proven and (reading.proven_last or not question.last_alone)
+            return _is_safe(reading, question)
 
         key = (
             "proof", *self._alike(question.cell), question.before, question.number, luck,
@@ -110,6 +115,9 @@ class Planner:
             return reading.outcome is Outcome.FAIL
 
         luck = -luck_of(question.quantile)
+        at_end = self._read(question, limit, luck, harmed)
+        if not done(at_end):
+            return Answer(inf, at_end)
         key = ("harm", *self._alike(question.cell), question.before, question.number, luck, limit)
         return self._first(key, question, luck, harmed, done, limit, limit)
 
@@ -171,6 +179,12 @@ class Planner:
         return reader.read(question.cell)
 
 
+def _is_safe(reading: Reading, question: Question) -> bool:
+    safe, needed = reading.safe, reading.safe_needed
+    proven = safe is not None and needed is not None and safe >= needed
+    return proven and (reading.proven_last or not question.last_alone)
+
+
 def span_of(step: Step, number: int, rate: float, seconds: float) -> Span:
     """A step's traffic over so many seconds."""
     shadow = step.place == "shadow"
@@ -190,12 +204,30 @@ def slowest(
     limit: float,
 ) -> tuple[Answer, Cell] | None:
     """The cell of a gate that is proven last in a step; None where the step decides none."""
-    last = number == len(planner.policy.steps) - 1 and step.place == "canary"
-    found = [
-        (planner.proof(Question(cell, before, step, number, quantile, last), limit), cell)
+    worst: tuple[Answer, Cell] | None = None
+    for cell in sorted(planner.of(index, step), key=lambda one: planner.traffic.share(one.group)):
+        asked = Question(cell, before, step, number, quantile, _decides_last(planner.policy, step, number))
+        # Whoever is proven by then is not the last one; nobody is later than never.
+        if worst is None or (worst[0].seconds < inf and not planner.proven_at(asked, worst[0].seconds)):
+            answer = planner.proof(asked, limit)
+            if worst is None or answer.seconds > worst[0].seconds:
+                worst = answer, cell
+    return worst
+
+
+def all_proven(
+    planner: Planner, index: int, step: Step, number: int, before: tuple[Span, ...], limit: float
+) -> bool:
+    """Whether all cells of a gate are proven after `limit` seconds, at the median."""
+    last = _decides_last(planner.policy, step, number)
+    return all(
+        planner.proven_at(Question(cell, before, step, number, MEDIAN, last), limit)
         for cell in planner.of(index, step)
-    ]
-    return max(found, key=lambda one: one[0].seconds, default=None)
+    )
+
+
+def _decides_last(policy: RolloutPolicy, step: Step, number: int) -> bool:
+    return number == len(policy.steps) - 1 and step.place == "canary"
 
 
 def time_to_prove(

@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 G = 128
 RATE = 10.0
 BATCH = 5.0
-RUNS = 150
+RUNS = 500
 
 SERVICE = """
 format: accede/v1
