@@ -22,6 +22,7 @@ from ..store.rollouts import (
 from .blame import blame
 from .cells import Cell, cells_of, groups_of
 from .drifting import drifts
+from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .sums import View
 from .validity import PREDICTIONS, checks
@@ -85,7 +86,7 @@ def _verdicts(
     blocked = {check.check: check for check in validity if check.outcome is not Outcome.PASS}
     judged: dict[tuple[int, str], list[_Judged]] = {}
     for cell in cells_of(policy, constants):
-        reading = _blocked(cell, blocked)
+        reading = _blocked(cell, blocked) or lacking(cell, view)
         if reading is None:
             reading = _not_dead(cell, reader.read(cell), view, groups_of(cell.gate, constants))
         finding = finding_of(cell, reading, constants, view)

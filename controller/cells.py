@@ -29,9 +29,14 @@ SERIES: Final = {
     "prediction.missing": "missing",
     "prediction.agreement": "agreement",
     "prediction.distribution": "bin",
+    "prediction.rank": "rank",
+    "prediction.divergence": "agreement",
     "selection_rate": "selected",
+    "uncertainty.mean": "uncertainty",
+    "explanation.agreement": "explanation",
 }
-MEANS: Final = frozenset({"mean", "tokens.output"})  # series of amounts, where all others count events
+MEANS: Final = frozenset({"mean", "rank", "uncertainty", "tokens.output"})
+"""Series of amounts, where others count events; the numbers of a service's own metrics are amounts too."""
 SMALL_GROUP: Final = 0.02  # share of traffic below which `small_slices: no-harm` only watches
 _LEAST_AGREEMENT_GAP: Final = 0.01
 
@@ -82,6 +87,16 @@ class Display:
 
     unit: str
     factor: float
+
+
+def series_of(metric: str) -> str:
+    """The series that a gate's metric is decided on; `bin` where it has several, or one of them."""
+    return "bin" if metric.startswith("class_share.") else SERIES.get(metric, metric)
+
+
+def is_amount(series: str, constants: FrozenConstants) -> bool:
+    """False where y counts events: shares, which have few events when a candidate is like stable."""
+    return series in MEANS or series in constants.spans
 
 
 def cells_of(policy: RolloutPolicy, constants: FrozenConstants) -> tuple[Cell, ...]:
@@ -166,9 +181,10 @@ def display_of(cell: Cell, constants: FrozenConstants) -> Display:
     """Percentage points for shares; for a mean the unit its margin is written in."""
     if cell.gate.min is not None:
         return Display("%", 100.0)
-    if cell.series not in MEANS:
+    if not is_amount(cell.series, constants):
         return Display("pp", 100.0)
-    if cell.gate.max_shift is not None and cell.gate.max_shift.unit == "sd":
+    margin = cell.gate.max_shift or cell.gate.max_increase
+    if margin is not None and margin.unit == "sd":
         deviation = constants.deviations.get(f"{cell.series}|", 0.0)
         return Display("sd", 1.0 / deviation if deviation > 0.0 else 1.0)
     return Display("", _span(cell.series, constants))
@@ -178,7 +194,7 @@ def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> flo
     """A written margin in units of y in [0, 1]: scaled by stable's sd, by the limits, or as it is."""
     if margin.unit == "sd":
         return margin.value * constants.deviations.get(f"{cell.series}|", 0.0)
-    if margin.unit == "plain" and cell.series in MEANS:
+    if margin.unit == "plain" and is_amount(cell.series, constants):
         return margin.value / _span(cell.series, constants)
     return margin.value
 
@@ -187,6 +203,10 @@ def _span(series: str, constants: FrozenConstants) -> float:
     """What y = 1 is above y = 0, in the metric's own unit."""
     if series == "tokens.output":
         return constants.tokens or 1.0
+    if series == "rank":
+        return 1.0
+    if series in constants.spans:
+        return constants.spans[series]
     low, high = constants.limits or (0.0, 1.0)
     return high - low
 
@@ -211,9 +231,13 @@ def _watched(gate: Gate, group: str, constants: FrozenConstants) -> bool:
 
 def _parts(gate: Gate, constants: FrozenConstants) -> tuple[tuple[str, str], ...]:
     """The series of a gate with what sets them apart."""
-    series = SERIES.get(gate.metric, gate.metric)
+    series = series_of(gate.metric)
     if series != "bin":
         return ((series, ""),)
+    if gate.metric != "prediction.distribution":  # a class that was not frozen has no series, and no proof
+        name = gate.metric.partition(".")[2]
+        at = constants.classes.index(name) if name in constants.classes else None
+        return ((f"bin.{at}", ""),)
     if constants.classes:
         named = tuple((f"bin.{k}", f"class {label}") for k, label in enumerate(constants.classes))
         return (*named, ("bin.other", "any other class"))

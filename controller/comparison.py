@@ -9,12 +9,13 @@ from typing import Any, Final
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .cells import MEANS, Cell, Limit
+from .cells import Cell, Limit, is_amount
 from .methods import (
     Measured,
     lacking_share,
     paired_agreement,
     paired_differences,
+    paired_divergence,
     server_outcomes,
     unit_outcomes,
 )
@@ -79,7 +80,7 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
     deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
     variance = deviation**2 if deviation is not None else centre * (1.0 - centre)
-    counted = cell.series not in MEANS
+    counted = not is_amount(cell.series, constants)
     side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))
     return side, side
 
@@ -108,14 +109,20 @@ def _latency_sides(cell: Cell, view: View, constants: FrozenConstants) -> tuple[
 def _paired_sides(
     cell: Cell, limit: Limit, view: View, constants: FrozenConstants
 ) -> tuple[Side, Side] | Broken:
+    tau = max(1.0, constants.autocorrelation_time)
+    if cell.gate.metric == "prediction.divergence":
+        beside = view.beside_noise(cell.place)
+        if isinstance(beside, Broken):
+            return beside
+        side = Side(beside, partial(paired_divergence, autocorrelation=tau))
+        return side, side
     epochs = view.pairs(cell.place, cell.group, cell.series)
     if isinstance(epochs, Broken):
         return epochs
-    tau = max(1.0, constants.autocorrelation_time)
     if limit.effect == "share":
         side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau))
         return side, side
-    measure = partial(paired_differences, counted=cell.series not in MEANS, autocorrelation=tau)
+    measure = partial(paired_differences, counted=not is_amount(cell.series, constants), autocorrelation=tau)
     if limit.effect == "ratio":
         return (
             Side(epochs, partial(measure, ratio=limit.harm_at)),

@@ -22,7 +22,8 @@ from ..store.evidence import Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA, bin_of, edge
 from ..store.measurement import SlicePlan, group_names, is_latency
 from ..store.rollouts import FrozenConstants
-from .cells import MEANS, SERIES, harm_ratio, quantile_of
+from .cells import MEANS, harm_ratio, quantile_of, series_of
+from .lacking import unready
 from .reference import (
     Values,
     bin_shares,
@@ -30,6 +31,8 @@ from .reference import (
     classes_of,
     edges_of,
     limits_of,
+    rank_moments,
+    rank_table,
     scaled,
     tokens_of,
     tokens_seen,
@@ -42,10 +45,11 @@ FEWEST_FOR_AN_EPOCH: Final = 1000.0
 """Stable's observations in the epoch before, below which an epoch keeps the baseline's constants."""
 
 _UNEXTRACTED: Final = 0.01
+_COMPARED: Final = frozenset({"agreement", "explanation"})  # of two answers: stable alone has neither
 _FEWEST_EVENTS: Final = 10.0
 _LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
 _LEAST_SPAN: Final = 1e-6
-_EXTRACTED: Final = ("mean", "selected", "bin", "agreement", "missing")
+_EXTRACTED: Final = ("mean", "rank", "selected", "bin", "agreement", "missing")
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     ">=": ge, ">": gt, "<=": le, "<": lt, "==": eq, "!=": ne,
@@ -66,14 +70,15 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
     requests = counts.accounted - counts.unassignable if counts is not None else 0
     if requests < policy.baseline.requests:
         return NotReady(f"{policy.baseline.requests - requests} more requests of stable")
-    wanted = {SERIES.get(gate.metric, gate.metric) for gate in gates}
+    wanted = {series_of(gate.metric) for gate in gates}
     values = Values.of(baseline)
-    problem = _extraction_problem(wanted, service, baseline, values)
+    named = tuple(dict.fromkeys(m[12:] for g in gates if (m := g.metric).startswith("class_share.")))
+    problem = _extraction_problem(wanted, service, baseline, values) or unready(wanted, named, baseline)
     if problem is not None:
         return NotReady(problem)
     limits = limits_of(service, values)
     edges = edges_of(values, limits) if limits is not None and "bin" in wanted else ()
-    classes = classes_of(baseline.labels) if service.prediction.type != "number" else ()
+    classes = classes_of(baseline.labels, named) if service.prediction.type != "number" else ()
     shares = bin_shares(values, limits, edges) if not classes else class_shares(baseline.labels, classes)
     groups = _groups(gates, service, baseline)
     quantiles = _quantiles(wanted, baseline)
@@ -96,6 +101,12 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
         groups=groups,
         sticky=service.unit.sticky,
         tokens=tokens,
+        ranks=rank_table(values) if "rank" in wanted else None,
+        spans={
+            f"metrics.{name}": own.range[1] - own.range[0]
+            for name, own in service.metrics.items()
+            if own.range is not None
+        },
         min_coverage=service.mirror.min_coverage,
     )
 
@@ -170,7 +181,7 @@ def _extraction_problem(
         share = float(sums.y.sum() / sums.n.sum())
         if share > _UNEXTRACTED:
             return f"predictions: the path under `prediction` found none in {share:.1%} of stable's answers"
-    needed = wanted.intersection({"mean", "bin", "selected"})
+    needed = wanted.intersection({"mean", "rank", "bin", "selected"})
     if needed and not values.total and not baseline.labels:
         return "predictions of stable: none was seen in the baseline"
     if "mean" in needed and service.prediction.type != "number":
@@ -193,7 +204,7 @@ def _groups(gates: list[Gate], service: ModelService, baseline: Evidence) -> dic
 
 def _group_share(gates: list[Gate], name: str, group: str, baseline: Evidence) -> float:
     """0 for a group nobody saw; 1, which is never small, where the baseline kept no sums by group."""
-    for metric in (SERIES.get(gate.metric, gate.metric) for gate in gates if gate.by == name):
+    for metric in (series_of(gate.metric) for gate in gates if gate.by == name):
         whole, part = _stable(baseline, metric), _stable(baseline, metric, group)
         if whole is not None and whole.n.sum() > 0.0:
             return float(part.n.sum() / whole.n.sum()) if part is not None else 0.0
@@ -223,8 +234,8 @@ def _moments(
     centres: dict[str, float] = {}
     deviations: dict[str, float] = {}
     for gate in gates:
-        metric = SERIES.get(gate.metric, gate.metric)
-        if metric == "agreement":
+        metric = series_of(gate.metric)
+        if metric in _COMPARED:
             continue
         mine = [group for group in groups if group.startswith(f"{gate.by}=")] if gate.by is not None else []
         for series in tuple(shares) if metric == "bin" else (metric,):
@@ -257,6 +268,8 @@ def _expected(
     """From the histogram of single predictions, where the baseline could not keep the series itself."""
     if series == "tokens.output":
         values, limits = tokens_seen(baseline), (0.0, tokens_of(baseline) or 1.0)
+    if series == "rank" and values.total:
+        return rank_moments(values)
     if series in MEANS and limits is not None and values.total:
         y = np.array([scaled(value, limits) for value in values.value])
         weight = np.array(values.count) / values.total

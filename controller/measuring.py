@@ -16,6 +16,7 @@ from ..store.measurement import (
     InputPlan,
     LatencyThresholds,
     MeasurementPlan,
+    RankTable,
     Selected,
     SlicePlan,
     Stage,
@@ -24,7 +25,7 @@ from ..store.measurement import (
     is_latency,
 )
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
-from .cells import SERIES
+from .cells import series_of
 from .mirroring import noise_floor
 from .reference import MAX_CLASSES
 
@@ -119,7 +120,7 @@ def sliced_metrics(policy: RolloutPolicy) -> dict[str, tuple[str, ...]]:
     wanted: dict[str, tuple[str, ...]] = {}
     for gate in policy.gates:
         if gate.by is not None:
-            series = SERIES.get(gate.metric, gate.metric)
+            series = series_of(gate.metric)
             have = wanted.get(series, ())
             if gate.by not in have:
                 wanted[series] = (*have, gate.by)
@@ -149,6 +150,8 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             classes=() if numeric else ("",) * MAX_CLASSES,
             sliced_metrics=sliced_metrics(policy),
             back=back,
+            limits=(0.0, 1.0) if numeric else None,
+            ranks=RankTable((), (0.5,)) if any(g.metric == "prediction.rank" for g in policy.gates) else None,
             floor=service.mirror.noise_floor > 0.0 and (back or place == "shadow"),
             inputs=inputs_of(service),
             streams=service.protocol in TELLING,

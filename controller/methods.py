@@ -20,11 +20,13 @@ import numpy as np
 
 from .stats import asymptotic
 from .stats.clusters import (
+    FEWEST_EFFECTIVE_CLUSTERS,
     FEWEST_EVENTS,
     FEWEST_EXPECTED,
     ClusterEpoch,
     batch_estimate,
     cluster_estimate,
+    effective_number,
 )
 from .stats.mean import (
     MeanEpoch,
@@ -49,6 +51,7 @@ FEW = "P1 bounded mean (few events, assumed unclustered)"
 TIME = "P4 time clusters (asymptotic)"
 UNITS = "P4 clusters of units (asymptotic)"
 BATCHES = "P4 batches of pairs (asymptotic)"
+DIVERGENCE = "P4 batches of pairs against stable's own (asymptotic)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Bounded:
     method: str
     n_candidate: float
     n_stable: float
+    harmless: bool = False  # it bounds the effect from above only, so it proves safety and never harm
 
     @property
     def estimate(self) -> float:
@@ -68,6 +72,8 @@ class Bounded:
 
     def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
         """Log E-value against "effect <= null"."""
+        if self.harmless:
+            return 0.0
         return self.statistic.log_e_harm(null, mean_v_opt(self.variance, gap, level), level)
 
     def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
@@ -234,6 +240,42 @@ def paired_agreement(
         effective, agreed, squares = (float(column.sum()) / autocorrelation for column in (n, y, both.square))
         return _bounded(at_least_statistic(effective, agreed, squares, least), pairs)
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
+
+
+def paired_divergence(epochs: Sequence[PairEpoch], *, autocorrelation: float) -> Measured | NotComputable:
+    """Disagreement of candidate and stable less that of stable with itself, on pairs of the same batches.
+
+    `stable` of an epoch: stable asked twice. Both are shares of their own pairs in the same batches of time,
+    so a batch is one observation of their difference, however the two move together. With few disagreements
+    stable's own count as none, which is safe: what is proven about the whole holds for what is beyond.
+    """
+    known = [(epoch.pair, epoch.stable) for epoch in epochs if epoch.stable is not None]
+    pairs, again = (float(sum(side[at].n.sum() for side in known)) for at in (0, 1))
+    if not again:
+        return NotComputable("stable has not been asked twice yet, so its own noise is not known")
+    got = cluster_estimate([_divergence(pair, floor) for pair, floor in known])
+    if isinstance(got, NotComputable):
+        return got
+    noise = effective_number(np.sum([floor.n for _, floor in known], axis=0))
+    if noise < FEWEST_EFFECTIVE_CLUSTERS:
+        return NotComputable(
+            f"stable was asked twice in {noise:.0f} effective batches, at least "
+            f"{FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
+        )
+    both = np.sum([(pair.n - pair.y) + (floor.n - floor.y) for pair, floor in known], axis=0)
+    if got.few_events or int(np.count_nonzero(both > 0.0)) < FEWEST_BATCHES_THAT_DIFFER:
+        apart = _pooled([Sums(p.n, p.n - p.y, p.n - 2.0 * p.y + p.square) for p, _ in known])
+        n, d, square = (float(part.sum()) for part in (apart.n, apart.y, apart.square))
+        few = _bounded(paired_statistic(n, d, square, n / autocorrelation), n)
+        return few if isinstance(few, NotComputable) else replace(few, harmless=True)
+    df = min(got.df, noise - 1.0)
+    return Asymptotic(got.estimate, got.variance, df, DIVERGENCE, pairs, again, got.expected_c)
+
+
+def _divergence(pair: Sums, floor: Sums) -> ClusterEpoch:
+    n = float(pair.n.sum() + floor.n.sum())
+    share = float(pair.n.sum()) / n if n > 0.0 else 0.0
+    return ClusterEpoch(share, pair.n, pair.n - pair.y, floor.n, floor.n - floor.y)
 
 
 def lacking_share(*, sticky: bool) -> float:

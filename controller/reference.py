@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, sqrt
+from sys import float_info
 from typing import Final
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy as np
 from ..policies.service import ModelService
 from ..store.evidence import Evidence
 from ..store.histogram import GAMMA, value_of
+from ..store.measurement import RankTable
 
 MAX_CLASSES: Final = 20
+MAX_STEPS: Final = 500  # of a frozen distribution; it travels in every route
 _LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
 _LEAST_SPAN: Final = 1e-6
 
@@ -96,11 +99,52 @@ def edges_of(values: Values, limits: tuple[float, float]) -> tuple[float, ...]:
     return tuple(sorted(e for e in edges if 0.0 < e < 1.0))
 
 
-def classes_of(labels: Mapping[str, int]) -> tuple[str, ...]:
-    """The common labels, most frequent first."""
+def classes_of(labels: Mapping[str, int], named: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels that gates name, and the common ones; most frequent first."""
     total = sum(labels.values())
     common = [label for label, count in labels.items() if label != "other" and count >= _LEAST_CLASS * total]
-    return tuple(sorted(common, key=lambda label: (-labels[label], label))[:MAX_CLASSES])
+
+    def often(label: str) -> tuple[int, str]:
+        return -labels.get(label, 0), label
+
+    others = sorted((label for label in common if label not in named), key=often)
+    return tuple(sorted((*named, *others[: max(0, MAX_CLASSES - len(named))]), key=often))
+
+
+def rank_table(values: Values) -> RankTable:
+    """F_ref: mid-ranks of stable's values as steps, at most MAX_STEPS of them with values.
+
+    Where there are more, neighbours share a step, as if they tied. Any monotone function that is frozen
+    before the candidate is seen serves: it is the same for both arms.
+    """
+    most = float_info.max
+    total, least = max(1, values.total), values.total / MAX_STEPS
+    cuts: list[float] = []
+    ranks: list[float] = [0.0]
+    below = held = 0
+    for at, (value, count) in enumerate(zip(values.value, values.count, strict=True)):
+        low, high = (min(most, max(-most, end)) for end in _bounds(value))
+        if not held:
+            if cuts and low <= cuts[-1] * (1.0 + 1e-12) + 1e-300:
+                ranks.pop()  # the step before ends where this one begins
+            else:
+                cuts.append(low)
+        held += count
+        if held < least and at + 1 < len(values.value):
+            continue
+        ranks += [(below + held / 2.0) / total, (below + held) / total]
+        cuts.append(high)
+        below, held = below + held, 0
+    return RankTable(tuple(cuts), tuple(ranks))
+
+
+def rank_moments(values: Values) -> tuple[float, float]:
+    """Mean and sd of stable's own ranks."""
+    table = rank_table(values)
+    ranks = np.array([table.ranks[bisect_right(table.cuts, value)] for value in values.value])
+    weight = np.array(values.count) / max(1, values.total)
+    mean = float(ranks @ weight)
+    return mean, sqrt(max(0.0, float((ranks - mean) ** 2 @ weight)))
 
 
 def bin_shares(

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 FEWEST_FOR_A_QUANTILE = 100
 
+_SHARES = frozenset({"agreement", "explanation"})  # of pairs: how alike; others are differences
 _ROUNDING = 1e-6
 _MOST = 2.0**53 / 128  # whole numbers up to here add up exactly over all clusters
 
@@ -114,7 +115,7 @@ class View:
 
     def pairs(self, place: Place, group: str, series: str) -> list[PairEpoch] | Broken:
         """The epochs of a place in which pairs have the series."""
-        low = 0.0 if series == "agreement" else -1.0
+        low = 0.0 if series in _SHARES else -1.0
         epochs: list[PairEpoch] = []
         for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)
@@ -128,9 +129,24 @@ class View:
                 epochs.append(PairEpoch(step, share, pair, stable))
         return _alike(epochs, (epoch.pair for epoch in epochs))
 
+    def beside_noise(self, place: Place) -> list[PairEpoch] | Broken:
+        """The epochs in which candidate and stable were compared; `stable`: stable with itself."""
+        epochs: list[PairEpoch] = []
+        for epoch, step, found in self.epochs(place):
+            pair = self._sums(epoch.epoch, found, "pair", "", "agreement", low=0.0)
+            floor = self._sums(epoch.epoch, found, "floor", "", "agreement", low=0.0)
+            if isinstance(pair, Broken):
+                return pair
+            if isinstance(floor, Broken):
+                return floor
+            if pair is not None:
+                share = epoch.mirrored if place == "shadow" else epoch.mirror_back
+                epochs.append(PairEpoch(step, share, pair, floor if floor is not None else _nothing(pair)))
+        return _alike(epochs, (sums for e in epochs for sums in (e.pair, e.stable) if sums is not None))
+
     def filled(self, place: Place, group: str, series: str) -> bool:
         """True where the candidate's side has any observation of a series."""
-        arm: ArmKey = "pair" if place == "shadow" or series == "agreement" else "candidate"
+        arm: ArmKey = "pair" if place == "shadow" or series in _SHARES else "candidate"
         names = {series, f"{series}.over"}  # a latency has parts
         return any(
             SeriesKey(arm, group, name) in found.series

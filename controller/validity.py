@@ -23,7 +23,7 @@ _UNEXTRACTED: Final = 0.01
 _FEWEST_ANSWERS: Final = 100
 _FEWEST_COPIES: Final = 100
 
-PREDICTIONS: Final = ("prediction.", "selection_")
+PREDICTIONS: Final = ("prediction.", "selection_", "class_share.")
 
 
 def checks(

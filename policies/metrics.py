@@ -58,7 +58,6 @@ def _pp(points: float) -> Margin:
 
 
 _CANARY: Final[tuple[Place, ...]] = ("canary",)
-_SHADOW: Final[tuple[Place, ...]] = ("shadow",)
 _ANYWHERE: Final[tuple[Place, ...]] = ("shadow", "canary")
 
 _RATE_INCREASE = (
@@ -160,7 +159,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         sliced=True,
         default=(("max_shift", Margin(value=0.1, unit="sd")),),
     ),
-    _later("prediction.rank", "mean rank of the prediction among stable's", "sd", "either", _SCORE_SHIFT),
+    Metric(
+        "prediction.rank",
+        "mean rank of a numeric prediction among stable's of the baseline, for heavy tails",
+        "rank from 0 to 1, or sd of stable's ranks",
+        "either",
+        _SCORE_SHIFT,
+        default=(("max_shift", Margin(value=0.1, unit="sd")),),
+    ),
     Metric(
         "prediction.distribution",
         "share of predictions per decile of stable, or per class",
@@ -177,13 +183,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         sliced=True,
         paired=True,
     ),
-    _later(
+    Metric(
         "prediction.divergence",
-        "disagreement beyond stable's own noise",
+        "share of requests on which both versions disagree, beyond the share on which stable disagrees with "
+        "itself",
         "pp",
         "higher",
-        _SHARE_INCREASE,
-        _SHADOW,
+        (AllowedMargin("max_increase", ("pp",), "2pp"),),
+        paired=True,
     ),
     Metric(
         "prediction.missing",
@@ -193,7 +200,15 @@ METRICS: Final[tuple[Metric, ...]] = (
         (AllowedMargin("max_increase", ("pp",), "0.1pp"),),
         sliced=True,
     ),
-    _later("class_share.NAME", "share of one class", "pp", "either", _SHARE_SHIFT, sliced=True),
+    Metric(
+        "class_share.NAME",
+        "share of one class among predicted labels; stable must have shown it in the baseline",
+        "pp",
+        "either",
+        _SHARE_SHIFT,
+        sliced=True,
+        default=(("max_shift", _pp(3)),),
+    ),
     Metric(
         "selection_rate",
         "share of predictions that are `selected`",
@@ -248,12 +263,31 @@ METRICS: Final[tuple[Metric, ...]] = (
         (AllowedMargin("max_shift", ("plain",), "0.01"),),
         sliced=True,
     ),
-    _later(
-        "metrics.NAME",
-        "a metric of the service file's own `metrics`",
-        "pp or plain",
+    Metric(
+        "uncertainty.mean",
+        "mean of the uncertainty that answers state: a standard deviation, or half an interval",
+        "the prediction's own, or sd of stable",
         "either",
-        (AllowedMargin("max_shift", ("pp", "plain"), "1pp"),),
+        _SCORE_SHIFT,
+        default=(("max_shift", Margin(value=0.1, unit="sd")),),
+    ),
+    Metric(
+        "explanation.agreement",
+        "how alike both versions rank the features: 1 less Spearman's footrule over its largest value",
+        "%",
+        "lower",
+        (AllowedMargin("min", ("share",), "90%"),),
+        paired=True,
+    ),
+    Metric(
+        "metrics.NAME",
+        "a metric of the service file's own `metrics`: pp for a share, plain or sd for a number",
+        "pp, the number's own, or sd of stable",
+        "either",
+        (
+            AllowedMargin("max_shift", ("pp", "plain", "sd"), "1pp"),
+            AllowedMargin("max_increase", ("pp", "plain", "sd"), "1pp"),
+        ),
         sliced=True,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import FileError, Problem
+from .answer_needs import TOLD, told_needs
 from .body_rules import UNSCORED
 from .metrics import places_of
 from .policy import Gate, RolloutPolicy
@@ -17,7 +18,9 @@ from .yaml import Document, KeyPath, dotted
 
 # Protocols whose answers tell of streams and of output tokens.
 TELLING: Final = frozenset({"openai"})
-_COMPARED: Final = ("prediction.agreement", "prediction.missing")
+_COMPARED: Final = ("prediction.agreement", "prediction.divergence", "prediction.missing")
+_NUMERIC: Final = frozenset({"prediction.mean", "prediction.rank"})
+_READ: Final = ("prediction.", "class_share.")
 
 
 def check_pair(
@@ -73,7 +76,7 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
     """Key and message of what a gate needs and the service does not declare."""
     prediction = service.prediction
     needs: list[tuple[str, str]] = []
-    reads_prediction = gate.metric == "selection_rate" or gate.metric.startswith("prediction.")
+    reads_prediction = gate.metric == "selection_rate" or gate.metric.startswith(_READ)
     spoken = PROTOCOLS[service.protocol]
     if reads_prediction and prediction.path is None and not spoken.predicts_at:
         needs.append(
@@ -85,27 +88,30 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
             ("metric", f"{gate.metric} needs prediction.type {allowed}: {service.protocol} has no other")
         )
     if prediction.type in UNSCORED and reads_prediction and gate.metric not in _COMPARED:
-        allowed = f"{' and '.join(_COMPARED)}, and metrics that do not read predictions"
+        allowed = f"{', '.join(_COMPARED[:-1])} and {_COMPARED[-1]}, and metrics that do not read predictions"
         needs.append(
             ("metric", f"found {gate.metric}; predictions of type {prediction.type} allow {allowed}")
         )
-    elif gate.metric == "prediction.mean" and prediction.type != "number":
-        needs.append(("metric", f"prediction.mean needs prediction.type number, found {prediction.type}"))
+    elif gate.metric in _NUMERIC and prediction.type != "number":
+        needs.append(("metric", f"{gate.metric} needs prediction.type number, found {prediction.type}"))
+    elif gate.metric.startswith("class_share.") and prediction.type != "label":
+        needs.append(("metric", f"{gate.metric} needs prediction.type label, found {prediction.type}"))
     elif gate.metric == "selection_rate" and prediction.selected is None:
         needs.append(("metric", 'selection_rate needs prediction.selected, such as ">= 0.5"'))
     if (
-        gate.metric == "prediction.agreement"
+        gate.metric in {"prediction.agreement", "prediction.divergence"}
         and prediction.type in {"number", "vector"}
         and prediction.agree_within is None
     ):
         kind = "numbers" if prediction.type == "number" else "vectors (a cosine distance)"
         needs.append(("metric", f"agreement of {kind} needs prediction.agree_within, such as 0.05"))
+    needs += told_needs(service, gate)
     reads_streams = gate.metric.startswith(("stream.", "tokens."))
     if reads_streams and service.protocol not in TELLING:
         needs.append(
             ("metric", f"{gate.metric} needs protocol {', '.join(sorted(TELLING))}, found {service.protocol}")
         )
-    if not service.capture.response and (reads_prediction or reads_streams):
+    if not service.capture.response and (reads_prediction or reads_streams or gate.metric.startswith(TOLD)):
         needs.append(("metric", f"{gate.metric} reads answers, and capture.response is 0B"))
     if gate.by is not None and not service.capture.request:
         needs.append(("by", "slices are read from requests, and capture.request is 0B"))

@@ -208,7 +208,10 @@ def test_without_evidence_of_streams_nothing_passes() -> None:
         assert Scene(constants=CONSTANTS).verdict(gates(gate)).outcome is Outcome.INCONCLUSIVE
 
 
-ONLY = "predictions of type {} allow prediction.agreement and prediction.missing, and metrics that do not"
+ONLY = (
+    "predictions of type {} allow prediction.agreement, prediction.divergence and prediction.missing, and "
+    "metrics that do not"
+)
 MEAN = "prediction.mean, max_shift: 0.1sd"
 SHARES = "prediction.distribution, max_shift: 5pp"
 SELECTED = "selection_rate, max_shift: 5pp"

@@ -142,7 +142,14 @@ def test_every_metric_is_documented_with_its_method() -> None:
 
 def test_every_method_and_verdict_is_explained() -> None:
     text = " ".join(page("statistics.md").split())
-    for method in (methods.BOUNDED, methods.FEW, methods.TIME, methods.UNITS, methods.BATCHES):
+    for method in (
+        methods.BOUNDED,
+        methods.FEW,
+        methods.TIME,
+        methods.UNITS,
+        methods.BATCHES,
+        methods.DIVERGENCE,
+    ):
         assert method in text
     for outcome in Outcome:
         assert f"| `{outcome.value}` |" in text

@@ -219,7 +219,7 @@ POLICY_CASES = [
     ("  - {canary: 50%, for: 10m}", "  - {canary: 50%, requests: many}", "7:29: steps[2].requests: found 'many'; allowed: a whole number"),
     ("  - {metric: errors}", "  - {metric: error}", "9:14: gates[0].metric: found 'error'; did you mean 'errors'? supported: errors,"),
     ("  - {metric: errors}", "  - {metric: outcome.brier}", "9:14: gates[0].metric: 'outcome.brier' is not supported yet; supported:"),
-    ("  - {metric: errors}", "  - {metric: class_share.approve, max_shift: 5%}", "9:14: gates[0].metric: 'class_share.approve' is not supported yet"),
+    ("  - {metric: errors}", "  - {metric: outcome.accuracy, max_shift: 5pp}", "9:14: gates[0].metric: 'outcome.accuracy' is not supported yet"),
     ("  - {metric: errors}", "  - {max_increase: 1pp}", "9:5: gates[0].metric: this key is required; add it"),
     ("  - {metric: errors}", "  - {metric: errors, max_increase: 5%}", "9:36: gates[0].max_increase: found '5%'; a percent could be of two things; write 0.5pp (absolute) or max_ratio: 1.05"),
     ("  - {metric: errors}", "  - {metric: errors, max_increase: 0.01}", "9:36: gates[0].max_increase: found 0.01; errors takes max_increase in pp, such as 0.5pp"),

@@ -26,6 +26,7 @@ LANGUAGE = {
     "prediction.distribution", "prediction.agreement", "prediction.divergence", "prediction.missing", "class_share.NAME",
     "selection_rate", "selection_ratio", "selection_gap", "uncertainty.coverage", "outcome.accuracy", "outcome.brier",
     "outcome.recall", "outcome.false_positive_rate", "outcome.calibration", "metrics.NAME",
+    "uncertainty.mean", "explanation.agreement",
 }  # fmt: skip
 
 

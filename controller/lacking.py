@@ -1,0 +1,81 @@
+"""What answers should tell and do not: own metrics and uncertainty, classes that stable never answered.
+
+Values that are missing may be the harmful ones, so nothing is proven from those that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from ..store.evidence import ArmKey, Evidence, SeriesKey
+from ..store.rollouts import Outcome
+from .cells import Cell
+from .reading import Reading
+from .sums import Broken, View, sums_of
+
+TOLERATED: Final = 0.01
+"""Share of stable's answers without a value beyond which the declaration is wrong."""
+UNLIKE: Final = 0.02
+"""Share of the candidate's values that may be missing beyond stable's; as for predictions."""
+FEWEST: Final = 100.0
+_SHOWN: Final = 8
+
+
+def unready(wanted: Collection[str], named: Iterable[str], baseline: Evidence) -> str | None:
+    """Why a baseline without these values, or these classes, cannot be frozen."""
+    for series in sorted(wanted):
+        if _told(series):
+            asked, lacking = _count([baseline], "stable", "", series)
+            if not asked or lacking > TOLERATED * asked:
+                share = _share(lacking, asked)
+                return f"{series} of stable: {share} of its answers have none at the declared path"
+    unknown = [name for name in named if not baseline.labels.get(name)]
+    if unknown:
+        known = sorted(baseline.labels, key=lambda label: -baseline.labels[label])[:_SHOWN]
+        return (
+            f"class_share.{unknown[0]}: stable did not answer this class in the baseline; it answered "
+            f"{', '.join(known) or 'none'}; classes that are new are what prediction.distribution watches"
+        )
+    return None
+
+
+def lacking(cell: Cell, view: View) -> Reading | None:
+    """What missing values say about a cell before anything is computed; None where nothing."""
+    if not _told(cell.series):
+        return None
+    found = [evidence for _, _, evidence in view.epochs(cell.place)]
+    asked, without = _count(found, "stable", cell.group, cell.series)
+    if asked >= FEWEST and without > TOLERATED * asked:
+        reason = f"{_share(without, asked)} of stable's answers have none at the declared path"
+        return Reading(Outcome.ERROR, reason)
+    arm: ArmKey = "pair" if cell.place == "shadow" else "candidate"
+    theirs, missing = _count(found, arm, cell.group, cell.series)
+    allowed = UNLIKE + (without / asked if asked and arm == "candidate" else 0.0)
+    if theirs and missing > allowed * theirs and missing > 1.0:
+        return Reading(
+            Outcome.INCONCLUSIVE,
+            f"{_share(missing, theirs)} of the candidate's answers have none, so the two cannot be compared",
+        )
+    return None
+
+
+def _told(series: str) -> bool:
+    return series.startswith("metrics.") or series == "uncertainty"
+
+
+def _count(found: Iterable[Evidence], arm: ArmKey, group: str, series: str) -> tuple[float, float]:
+    """Answers that were asked for a value, and those of them without; broken sums are all without."""
+    asked = lacking = 0.0
+    for evidence in found:
+        sums = sums_of(evidence, SeriesKey(arm, group, f"{series}.missing"))
+        if isinstance(sums, Broken):
+            return FEWEST, FEWEST
+        if sums is not None:
+            asked += float(sums.n.sum())
+            lacking += float(sums.y.sum())
+    return asked, lacking
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "all"
