@@ -59,7 +59,7 @@ def test_a_service_that_declares_it_fits(service: str, gate: str) -> None:
         (BOTH, "metrics.refusd, max_shift: 1pp", "'refusd'; did you mean 'refused'? allowed: refused"),
         (BOTH, "metrics.refused, max_shift: 0.1", "metrics.refused is a share and takes"),
         (BOTH, "metrics.cost, max_increase: 1pp", "metrics.cost is a number and takes"),
-        (OWN, "metrics.cost, max_shift: 0.1", "metrics.cost needs prediction.path: json does not say"),
+        (OWN, "metrics.cost, max_shift: 0.1", "metrics.cost needs prediction.path: without"),
         (NUMBER, "uncertainty.mean", 'uncertainty.mean needs uncertainty: {path: "predictions[0].std"}'),
         ("prediction: {path: y}\nuncertainty: {path: sd}\n", "uncertainty.mean", "needs prediction.range"),
         (NUMBER, "explanation.agreement, min: 90%", 'needs explanation: {path: "explanations[0]"}'),
