@@ -5,6 +5,7 @@ Each worker judges by what it saw itself. Only an address that has others beside
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -25,14 +26,18 @@ class Changes:
 class Health:
     """How one address did lately. `failures` in a row; `ejections` in a row, without a success after them.
 
-    `ejected_at`, `until`: monotonic seconds of the ejection in force, if `ejected`.
+    `ejected_at`, `until`: monotonic seconds of the ejection in force, if `ejected`. `say` is told of every
+    change, as the end of a sentence that begins with the address.
     """
 
-    __slots__ = ("_changes", "_rule", "ejected", "ejected_at", "ejections", "failures", "until")
+    __slots__ = ("_changes", "_rule", "_say", "ejected", "ejected_at", "ejections", "failures", "until")
 
-    def __init__(self, rule: RouteBalance, changes: Changes) -> None:
+    def __init__(
+        self, rule: RouteBalance, changes: Changes, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._rule = rule
         self._changes = changes
+        self._say = say
         self.failures = 0
         self.ejections = 0
         self.ejected = False
@@ -56,11 +61,14 @@ class Health:
             self.ejected = False
             self.failures = 0
             self._changes.count += 1
+            self._say("gets requests again, its ejection is over")
 
     def _eject(self, now: float) -> None:
         first = self._rule.eject_for
         self.ejections += 1
         self.ejected = True
         self.ejected_at = now
-        self.until = now + min(first * self.ejections, max(first, _LONGEST))
+        lasts = min(first * self.ejections, max(first, _LONGEST))
+        self.until = now + lasts
         self._changes.count += 1
+        self._say(f"is ejected for {lasts:g} s after {self.failures} failures in a row")

@@ -66,7 +66,7 @@ class Reached:
         self.pools = tuple(upstreams.pool(at, at_most, tls, rule, serves) for at, _ in parsed)
         probe = probe_of(route, version, self.base)
         self.watches: tuple[Watch | None, ...] = tuple(
-            None if probe is None else upstreams.watch(at, tls, probe) for at, _ in parsed
+            None if probe is None else upstreams.watch(at, tls, probe, serves) for at, _ in parsed
         )
         self.source: Source = (
             self.pools[0]
@@ -121,7 +121,7 @@ class Upstreams:
         self._tell = tell
         self._contexts = Contexts(tell)
         self._descriptors = Descriptors(copies, tell, self._shed)
-        self._probes = Probes(self.changes, self._descriptors)
+        self._probes = Probes(self.changes, self._descriptors, tell)
         self._pools: dict[tuple[str, Address, int, UpstreamTls | None, RouteBalance | None], Pool] = {}
         self._uses: WeakSet[Use] = WeakSet()
 
@@ -137,7 +137,13 @@ class Upstreams:
         pool = self._pools.get(key)
         if pool is None:
             context = None if settings is None else self._contexts.get(settings)
-            health = None if rule is None else Health(rule, self.changes)
+            whose = f"{serves}, copies" if at_most else serves
+            tell = self._tell
+            health = (
+                None
+                if rule is None
+                else Health(rule, self.changes, lambda what: tell(f"{whose}: {address} {what}"))
+            )
             pool = Pool(
                 address, at_most, self._timeout, context, health, serves, self._tell, self._descriptors
             )
@@ -145,11 +151,11 @@ class Upstreams:
         pool.revive()
         return pool
 
-    def watch(self, address: Address, tls: UpstreamTls, probe: Probe) -> Watch:
-        """The watch of an address. Raises WireError."""
+    def watch(self, address: Address, tls: UpstreamTls, probe: Probe, serves: str) -> Watch:
+        """The watch of an address, which `serves` a version. Raises WireError."""
         settings = tls if address.tls else None
         context = None if settings is None else self._contexts.get(settings)
-        return self._probes.watch(address, settings, context, probe)
+        return self._probes.watch(address, settings, context, probe, serves)
 
     def follow(self, use: Use) -> None:
         """Keep its pools and probes while anything holds it."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ...policies.protocols import PROTOCOLS
@@ -74,11 +75,15 @@ def probe_of(route: ServiceRoute, version: str, base: str) -> Probe | None:
 
 
 class Watch:
-    """What is known of one address. `ready` None: not yet known. `was_ready`: it has been at some time."""
+    """What is known of one address. `ready` None: not yet known. `was_ready`: it has been at some time.
 
-    __slots__ = ("address", "at", "busy", "failures", "probe", "ready", "tls", "was_ready")
+    `serves`: the version of the service that asked first, for the log.
+    """
 
-    def __init__(self, address: Address, tls: ClientTls | None, probe: Probe) -> None:
+    __slots__ = ("address", "at", "busy", "failures", "probe", "ready", "serves", "tls", "was_ready")
+
+    def __init__(self, address: Address, tls: ClientTls | None, probe: Probe, serves: str = "") -> None:
+        self.serves = serves
         self.address = address
         self.tls = tls
         self.probe = probe
@@ -105,23 +110,30 @@ _Key = tuple[Address, UpstreamTls | None, Probe]
 
 
 class Probes:
-    """All watches of a worker, kept across tables by address and question. `changes` counts changes."""
+    """All watches of a worker, kept across tables by address and question. `changes` counts changes.
 
-    def __init__(self, changes: Changes, descriptors: Descriptors) -> None:
+    `tell` takes a line of the log for each address that is not ready, and when it is again.
+    """
+
+    def __init__(
+        self, changes: Changes, descriptors: Descriptors, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._changes = changes
+        self._tell = tell
         self._descriptors = descriptors
         self._watches: dict[_Key, Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._jitter = random.Random()  # noqa: S311 - scatters probes, no secret
 
     def watch(
-        self, address: Address, settings: UpstreamTls | None, tls: ClientTls | None, probe: Probe
-    ) -> Watch:
+        self, address: Address, settings: UpstreamTls | None, tls: ClientTls | None, probe: Probe,
+        serves: str,
+    ) -> Watch:  # fmt: skip
         """The watch of an address: it begins when the next sweep comes."""
         key = (address, settings, probe)
         watch = self._watches.get(key)
         if watch is None:
-            watch = self._watches[key] = Watch(address, tls, probe)
+            watch = self._watches[key] = Watch(address, tls, probe, serves)
         return watch
 
     def retain(self, used: set[Watch]) -> None:
@@ -156,8 +168,14 @@ class Probes:
             ready = False
         finally:
             watch.busy = False
+        before = watch.ready
         if watch.note(ready=ready):
             self._changes.count += 1
+            if not ready:
+                probe = f"its readiness probe failed {watch.failures} times in a row"
+                self._tell(f"{watch.serves}: {watch.address} is not ready, {probe}")
+            elif before is not None:
+                self._tell(f"{watch.serves}: {watch.address} is ready again")
 
 
 async def _ready(watch: Watch) -> bool:

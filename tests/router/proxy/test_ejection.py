@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -57,6 +58,21 @@ def test_answers_that_do_not_come_in_time_are_failures(
     worker = start_worker(placed)
     assert sorted(statuses(worker.port, 4)) == [200, 200, 504, 504]
     assert statuses(worker.port, 10) == [200] * 10
+
+
+def test_an_ejection_and_its_end_are_one_line_each_of_the_log(
+    start_worker: Worker, start_upstream: Upstream
+) -> None:
+    good, bad = start_upstream("good"), start_upstream("bad", "status=503")
+    worker = start_worker(turns(good.url, bad.url, eject_after=2, eject_for=0.3))
+    statuses(worker.port, 4)
+    wait_for(lambda: statuses(worker.port, 2).count(200) == 1)  # it is back, and fails once more
+    said = [json.loads(line)["message"] for line in worker.stop().splitlines()]
+    at = f"worker 0: version 42 of fraud: 127.0.0.1:{bad.port}"
+    assert said == [
+        f"{at} is ejected for 0.3 s after 2 failures in a row",
+        f"{at} gets requests again, its ejection is over",
+    ]
 
 
 def test_what_clients_do_is_no_failure(start_worker: Worker, start_upstream: Upstream) -> None:

@@ -234,6 +234,11 @@ def test_a_candidate_gets_traffic_once_it_is_ready_and_no_more_when_it_is_not(
     served = candidate.served
     assert {_who(worker) for _ in range(5)} == {"stable"}
     assert candidate.served == served
+    said = [json.loads(line)["message"] for line in worker.stop().splitlines()]
+    at = f"worker 0: version 43 of fraud: {candidate.url.removeprefix('http://')} is"
+    assert [line.removeprefix(at).partition(",")[0] for line in said] == [
+        " not ready", " ready again", " not ready"
+    ]  # fmt: skip
 
 
 def test_one_failed_probe_is_not_enough(start_worker: Worker, start_server: Start) -> None:
