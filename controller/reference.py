@@ -21,6 +21,7 @@ from ..store.measurement import RankTable
 MAX_CLASSES: Final = 20
 MAX_STEPS: Final = 500  # of a frozen distribution; it travels in every route
 _LEAST_CLASS: Final = 0.01  # a rarer class is counted with the others
+_ROUNDING: Final = 1e-12
 _LEAST_SPAN: Final = 1e-6
 
 
@@ -125,7 +126,7 @@ def rank_table(values: Values) -> RankTable:
     for at, (value, count) in enumerate(zip(values.value, values.count, strict=True)):
         low, high = (min(most, max(-most, end)) for end in _bounds(value))
         if not held:
-            if cuts and low <= cuts[-1] * (1.0 + 1e-12) + 1e-300:
+            if cuts and low - cuts[-1] <= _ROUNDING * abs(low):
                 ranks.pop()  # the step before ends where this one begins
             else:
                 cuts.append(low)
