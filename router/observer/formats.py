@@ -92,11 +92,15 @@ class Json:
         return compiled(path)
 
 
+# Where predictions stand without a path, in the usual shape of the protocols that the quick way knows.
+USUAL_PATHS: Final = {"json": "", "kserve-v1": "predictions[*]", "tensorflow-serving": "predictions[*]"}
+
+
 class KServe(Json):
     """KServe v1: `predictions`, unless a path says otherwise."""
 
     def __init__(self, path: str, *, number: bool) -> None:
-        super().__init__(path or "predictions[*]", number=number)
+        super().__init__(path or USUAL_PATHS["kserve-v1"], number=number)
 
 
 class TensorflowServing(Json):

@@ -20,6 +20,7 @@ from ...store.measurement import Extraction
 from ..paths import EVERY, MISSING, Token, tokens_of
 from .extract import Extractor
 from .extras import Extras
+from .formats import USUAL_PATHS
 from .scores import Scorer
 from .values import READERS
 
@@ -78,9 +79,6 @@ class Picker:
         known = {"len": len, **{f"g{at}": each for at, each in enumerate(through)}}
         self.pick: Callable[[Any], tuple[Any, ...] | None] = eval(source, known)  # noqa: S307  (see above)
 
-
-# Protocols whose own reading is the path's, in the usual shape, and where predictions stand without one.
-_PATHS: Final = {"json": "", "kserve-v1": "predictions[*]", "tensorflow-serving": "predictions[*]"}
 
 # A prediction with its y (see Scores), the group in every slice, and the y of all extras.
 One = tuple[float | None, bool, int | None, Sequence[int], float | str, Sequence[float | None]]
@@ -147,8 +145,12 @@ def quick_of(
     extraction: Extraction, protocol: str, extractor: Extractor, scorer: Scorer, extras: Extras | None = None
 ) -> Quick | None:
     """The quick way for a plan, None where its paths or protocol have none."""
-    path = extraction.path or _PATHS.get(protocol, "")
-    if protocol not in _PATHS or extraction.type not in {"number", "label"} or path.startswith("results"):
+    path = extraction.path or USUAL_PATHS.get(protocol, "")
+    if (
+        protocol not in USUAL_PATHS
+        or extraction.type not in {"number", "label"}
+        or path.startswith("results")
+    ):
         return None
     slices = [
         (planned.path, grouping.of)

@@ -61,6 +61,40 @@ def test_users_are_assigned_by_what_the_body_says(
     assert [fact.excluded for fact in facts] == [False] * 40 + [True]
 
 
+def test_a_sequence_stays_on_one_arm_also_while_the_weight_grows(
+    start_worker: Worker, stable: UpstreamProcess, candidate: UpstreamProcess
+) -> None:
+    def placed(weight: int, generation: int) -> Placed:
+        return Placed(
+            route(
+                stable.url, candidate.url, weight, protocol="open-inference", path="/v2/models/m",
+                unit_path="parameters.sequence_id", salt="m/r1", plan=plan(sticky=True),
+                side_effects="writes", generation=generation,
+            ), 0,
+        )  # fmt: skip
+
+    def arms(sequence: int) -> list[str | None]:
+        found = []
+        for start, end in ((True, False), (False, False), (False, True)):
+            told = {"sequence_id": sequence, "sequence_start": start, "sequence_end": end}
+            body = json.dumps({"parameters": told, "inputs": []}).encode()
+            answer = exchange(worker.port, post("/v2/models/m/infer", body))
+            assert answer.status == 200
+            found.append(answer.field("x-accede-arm"))
+        return found
+
+    worker = start_worker(placed(3000, 1))
+    before = [arms(sequence) for sequence in range(1, 31)]
+    assert all(len(set(one)) == 1 for one in before)
+    assert {one[0] for one in before} == {"stable", "candidate"}
+    worker.apply(placed(6000, 2))
+    after = [arms(sequence) for sequence in range(1, 31)]
+    assert all(len(set(one)) == 1 for one in after)
+    moved = {(was[0], now[0]) for was, now in zip(before, after, strict=True)}
+    assert ("stable", "candidate") in moved
+    assert ("candidate", "stable") not in moved
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("weight", [0, 10_000])
 def test_each_arm_gets_its_own_model_name(
