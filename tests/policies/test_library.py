@@ -8,11 +8,12 @@ import pytest
 
 from accede.errors import FileError, NotFound
 from accede.policies import library
-from accede.policies.load import load_policy
+from accede.policies.load import load_policy, parse_service
+from accede.policies.pair_rules import check_pair
 
 
 def test_the_names() -> None:
-    assert library.names() == ("fast", "guarded", "shadow-only")
+    assert library.names() == ("fast", "guarded", "llm", "low-traffic", "shadow-only")
 
 
 def test_a_shadow_only_policy_has_no_step_that_users_see() -> None:
@@ -22,9 +23,40 @@ def test_a_shadow_only_policy_has_no_step_that_users_see() -> None:
     )
 
 
+SERVICE = """
+format: accede/v1
+kind: ModelService
+name: s
+match: {path: /s}
+versions: {"1": {url: "http://a"}, "2": {url: "http://b"}}
+stable: "1"
+side_effects: shadow-aware
+"""
+
+
+def test_the_policy_for_language_models_needs_the_noise_floor() -> None:
+    llm = load_policy("llm")
+    wanted = {"stream.first_token.p95", "stream.truncated", "tokens.output", "prediction.divergence"}
+    assert wanted <= {gate.metric for gate in llm.gates}
+    floor = "protocol: openai\nprediction: {type: text}\nmirror: {noise_floor: 10%}\n"
+    assert check_pair(parse_service(SERVICE + floor), llm) == ()
+    (problem,) = check_pair(parse_service(SERVICE + "protocol: openai\nprediction: {type: text}\n"), llm)
+    assert "write mirror: {noise_floor: 10%}" in problem.message
+
+
+def test_the_policy_for_low_traffic_needs_no_slices_and_one_weight() -> None:
+    low = load_policy("low-traffic")
+    assert [step.share for step in low.steps if step.place == "canary"] == [0.5]
+    assert all(gate.by is None for gate in low.gates)
+    for prediction in ("{type: number, agree_within: 0.1}", "{type: label}"):
+        text = f"{SERVICE}protocol: kserve-v1\nprediction: {prediction}\n"
+        assert check_pair(parse_service(text), low) == ()
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(
-        NotFound, match=r"no library policy '\.\./guarded'; there are: fast, guarded, shadow-only"
+        NotFound,
+        match=r"no library policy '\.\./guarded'; there are: fast, guarded, llm, low-traffic, shadow-only",
     ):
         library.read("../guarded")
     with pytest.raises(
