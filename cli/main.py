@@ -18,6 +18,7 @@ import typer
 from .. import __version__
 from ..errors import AccedeError
 from . import demonstration, files, initial, outcomes, planes, planning, rollouts, serving
+from .check import verb as checking
 from .processes import Stopped, die_with_parent
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and one-line usage errors, the same on a terminal and in a log
     pretty_exceptions_enable=False,
 )
-for group in (demonstration, initial, files, planning, serving, planes, rollouts, outcomes):
+for group in (demonstration, initial, files, planning, checking, serving, planes, rollouts, outcomes):
     group.add_to(app)
 
 

@@ -21,6 +21,7 @@ VERBS = (
         "validate",
         "schema",
         "plan",
+        "check",
         "start",
         "status",
         "list",
