@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from ..policies.policy import Place
 from ..store.rollouts import FrozenConstants
-from .cells import Cell, Limit
+from .cells import MEANS, Cell, Limit
 from .comparison import Side, sides_of
 from .expected import EXPECTED, ExpectedCanary, ExpectedPair
 from .methods import Asymptotic, Bounded, Measured
@@ -86,7 +86,7 @@ class ExpectedView(View):
         """As the evidence's."""
         theirs = self._traffic.moments(series, group)
         ours = self._ours(series, theirs)
-        correlation = self._traffic.correlation if series in {"mean", "tokens.output"} else 0.0
+        correlation = self._traffic.correlation if series in MEANS or series.startswith("metrics.") else 0.0
         if series == "selected" or series.startswith("bin."):
             correlation = self._traffic.correlation
         difference = _difference(ours, theirs, correlation)
@@ -94,14 +94,19 @@ class ExpectedView(View):
         for start, span in self._of(place):
             share = span.mirrored if place == "shadow" else span.mirror_back * span.weight
             n = span.requests * self._traffic.share(group) * share
-            pair = _sums(n, ours if series == "agreement" else difference)
-            base = None if series == "agreement" else _sums(n, theirs)
+            share_of = series in {"agreement", "explanation"}
+            pair = _sums(n, ours if share_of else difference)
+            base = None if share_of else _sums(n, theirs)
             epochs.append(
                 ExpectedPair(
                     span.step, share, pair, base, start, span.seconds, ours, theirs, correlation
                 )
             )  # fmt: skip
         return epochs
+
+    def beside_noise(self, place: Place) -> list[PairEpoch] | Broken:
+        """Raises UnplannedError: how often stable differs from itself is only known once it was asked."""
+        raise UnplannedError(f"how often stable differs from itself is not known before a {place} step")
 
     def _of(self, place: Place) -> Sequence[tuple[float, Span]]:
         found: list[tuple[float, Span]] = []

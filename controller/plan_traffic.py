@@ -20,7 +20,7 @@ from ..store.evidence import Evidence
 from ..store.measurement import SlicePlan, group_names, is_latency
 from ..store.rollouts import EpochRecord, FrozenConstants
 from .assumed import Fact, Given, Source
-from .cells import SERIES, quantile_of
+from .cells import quantile_of, series_of
 from .freeze import epoch_constants, freeze
 from .traffic import Traffic, histogram_tail
 
@@ -124,28 +124,36 @@ class _Made:
         deviations: dict[str, float] = {}
         numeric = self.service.prediction.type == "number"
         edges = tuple(k / 10 for k in range(1, 10)) if numeric else ()
-        classes = () if numeric else ("a", "b")
-        bins = (
-            {f"bin.{k}": 0.1 for k in range(10)}
-            if numeric
-            else {"bin.0": 0.5, "bin.1": 0.49, "bin.other": 0.01}
-        )
+        named = tuple(dict.fromkeys(m[12:] for g in gates if (m := g.metric).startswith("class_share.")))
+        classes = named if numeric else (*named, "a", "b")
+        bins = {f"bin.{k}": 0.1 for k in range(max(10, len(named)))}
+        if not numeric:
+            bins = {f"bin.{k}": 0.99 / len(classes) for k in range(len(classes))} | {"bin.other": 0.01}
         rates = {"errors": ERRORS, "client_disconnects": ERRORS, "stream.truncated": ERRORS, "missing": RARE,
                  "selected": SELECTED, **bins}  # fmt: skip
+        owned = [gate.metric for gate in gates if gate.metric.startswith("metrics.")]
+        spans = {
+            f"metrics.{name}": own.range[1] - own.range[0]
+            for name, own in self.service.metrics.items()
+            if own.range is not None
+        }
+        rates |= dict.fromkeys((own for own in owned if own not in spans), SELECTED)
         for group in ("", *groups):
+            # Ranks of stable's own values are as good as uniform.
+            centres[f"rank|{group}"], deviations[f"rank|{group}"] = 0.5, sqrt(1.0 / 12.0)
             for series, rate in rates.items():
                 centres[f"{series}|{group}"], deviations[f"{series}|{group}"] = (
                     rate,
                     sqrt(rate * (1.0 - rate)),
                 )
-            for series in ("mean", "tokens.output"):
+            for series in ("mean", "tokens.output", "uncertainty", *(own for own in owned if own in spans)):
                 centres[f"{series}|{group}"], deviations[f"{series}|{group}"] = 0.5, SPREAD
         latencies = {gate.metric for gate in gates if is_latency(gate.metric)}
         return FrozenConstants(
             limits=self.service.prediction.range or (0.0, 1.0), centres=centres, deviations=deviations,
             quantiles=dict.fromkeys(latencies, _MEDIAN_LATENCY * 2), edges=edges, classes=classes,
             shares=bins, requests=self.policy.baseline.requests, groups=groups,
-            sticky=self.service.unit.sticky, tokens=1000.0,
+            sticky=self.service.unit.sticky, tokens=1000.0, spans=spans,
         )  # fmt: skip
 
     def _groups(self) -> dict[str, float]:
@@ -162,7 +170,7 @@ class _Made:
     def _overridden(self, constants: FrozenConstants, source: Source) -> FrozenConstants:
         """Given numbers in place of measured or assumed ones; what the policy's gates look at is told."""
         centres, deviations = dict(constants.centres), dict(constants.deviations)
-        wanted = {SERIES.get(gate.metric, gate.metric) for gate in self.policy.gates}
+        wanted = {series_of(gate.metric) for gate in self.policy.gates}
         for series, name, rate in (
             ("errors", "error rate", self.given.error_rate),
             ("selected", "selection rate", self.given.selection_rate),

@@ -74,8 +74,8 @@ class Traffic:
         return self.constants.groups.get(group, 0.0) if group else 1.0
 
     def moments(self, series: str, group: str) -> Moments:
-        """Of stable's y (of `agreement`: of pairs). Raises UnplannedError for a series nobody described."""
-        if series == "agreement":
+        """Of stable's y, or of how alike pairs are. Raises UnplannedError for a series nobody described."""
+        if series in {"agreement", "explanation"}:
             return _event(self.agreement)
         metric, _, part = series.rpartition(".")
         if is_latency(metric) and part in {"over", "mid", "far"}:
