@@ -98,16 +98,58 @@ def asymptotic_log_e(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ClusterMoments:
+    """All that estimates over clusters need of C cells in E epochs, in order. Suffix c: candidate, s: stable.
+
+    ``pi``: candidate shares, (E,). ``n_c`` … ``y_s``: requests and sums of y, (C, E). With
+    psi_j = (y_j - r n_j)/n in each arm and epoch, ``cc``, ``cs``, ``ss`` are the sums over clusters of products
+    of psi between two epochs, and ``nn`` those of the candidate's n_j, (C, E, E). ``seen``: clusters with any
+    request from an epoch on, (C, E).
+    """
+
+    pi: Floats
+    n_c: Floats
+    y_c: Floats
+    n_s: Floats
+    y_s: Floats
+    cc: Floats
+    cs: Floats
+    ss: Floats
+    nn: Floats
+    seen: Floats
+
+
+def cluster_moments(pi: Floats, n_c: Floats, y_c: Floats, n_s: Floats, y_s: Floats) -> ClusterMoments:
+    """From sums per cluster, each (C, E, G): finite, and such as y in [0, 1] gives them.
+
+    An epoch in which an arm is empty has no say, as in ``clusters.cluster_estimate``.
+    """
+    in_c, in_s = n_c.sum(axis=2), n_s.sum(axis=2)
+    sum_c, sum_s = y_c.sum(axis=2), y_s.sum(axis=2)
+    both = (in_c > 0.0) & (in_s > 0.0)
+    per_c, per_s = both / np.where(both, in_c, 1.0), both / np.where(both, in_s, 1.0)
+    psi_c = (y_c - (sum_c * per_c)[:, :, None] * n_c) * per_c[:, :, None]
+    psi_s = (y_s - (sum_s * per_s)[:, :, None] * n_s) * per_s[:, :, None]
+    used = n_c * both[:, :, None]
+    met = np.logical_or.accumulate(np.flip(((n_c + n_s) > 0.0) & both[:, :, None], 1), axis=1)
+    turned_c, turned_s, turned_n = (np.swapaxes(values, 1, 2) for values in (psi_c, psi_s, used))
+    return ClusterMoments(
+        pi, in_c * both, sum_c * both, in_s * both, sum_s * both,
+        psi_c @ turned_c, psi_c @ turned_s, psi_s @ turned_s, used @ turned_n,
+        np.flip(met.sum(axis=2), 1).astype(np.float64),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ClusterTails:
     """``clusters.cluster_estimate`` of C cells over the epochs from each of E on: all arrays are (C, E).
 
-    ``variance`` is exactly 0 where no cluster deviates. Where ``computable`` is false the rest means nothing.
+    ``variance`` is 0 where no cluster deviates. Where ``computable`` is false the rest means nothing.
     """
 
     estimate: Floats
     variance: Floats
     df: Floats
-    events: Floats  # of both arms
     expected_c: Floats
     n_c: Floats
     n_s: Floats
@@ -115,40 +157,37 @@ class ClusterTails:
 
 
 def cluster_tails(
-    pi: Floats, n_c: Floats, y_c: Floats, n_s: Floats, y_s: Floats, ratio: ArrayLike = 1.0
+    moments: ClusterMoments, ratio: ArrayLike = 1.0, more_c: ArrayLike = 1.0, more_s: ArrayLike = 1.0
 ) -> ClusterTails:
     """Candidate's mean minus ``ratio`` times stable's, over every tail of the epochs.
 
     Args:
-        pi: candidate shares, (E,).
-        n_c, y_c, n_s, y_s: requests and sums of y, (C, E, G): cells, epochs in order, clusters. They must
-            be finite and belong to y in [0, 1]; an epoch in which an arm is empty has no weight.
+        moments: of the cells.
         ratio: (C,) or a scalar.
+        more_c, more_s: factors >= 1 on the arms' counts, broadcast to (C, E): requests still open, in
+            proportion to the clusters. The candidate's count as y = 1, stable's as y = 0; both leave
+            y_j - r n_j as it is.
     """
-    factor = np.broadcast_to(np.asarray(ratio, dtype=np.float64), n_c.shape[:1])[:, None]
-    in_c, in_s = n_c.sum(axis=2), n_s.sum(axis=2)
-    sum_c, sum_s = y_c.sum(axis=2), y_s.sum(axis=2)
-    both = (in_c > 0.0) & (in_s > 0.0)
-    safe_c, safe_s = np.where(both, in_c, 1.0), np.where(both, in_s, 1.0)
-    r_c, r_s = sum_c / safe_c, sum_s / safe_s
-    weight = np.where(both, (in_c + in_s) * pi * (1.0 - pi), 0.0)
-    psi = (y_c - r_c[:, :, None] * n_c) / safe_c[:, :, None]
-    psi -= (factor / safe_s)[:, :, None] * (y_s - r_s[:, :, None] * n_s)
-    psi *= weight[:, :, None]
-    used = both[:, :, None]
-
-    def tails(values: Floats) -> Floats:
-        return np.asarray(np.flip(np.cumsum(np.flip(values, 1), axis=1), 1))
-
+    shape = moments.n_c.shape
+    factor = np.broadcast_to(np.asarray(ratio, dtype=np.float64), shape[:1])[:, None]
+    up_c, up_s = (np.broadcast_to(np.asarray(more, dtype=np.float64), shape) for more in (more_c, more_s))
+    in_c, in_s = moments.n_c * up_c, moments.n_s * up_s
+    sum_c = moments.y_c + moments.n_c * (up_c - 1.0)
+    r_c = sum_c / np.where(in_c > 0.0, in_c, 1.0)
+    r_s = moments.y_s / np.where(in_s > 0.0, in_s, 1.0)
+    weight = (in_c + in_s) * moments.pi * (1.0 - moments.pi)
     total = tails(weight)
     known = np.where(total > 0.0, total, 1.0)
-    psi_tail = tails(psi)
-    n_tail = tails(np.where(used, n_c, 0.0))
-    seen = np.count_nonzero(tails(np.where(used, n_c + n_s, 0.0)), axis=2)
-    square = np.einsum("ceg,ceg->ce", n_tail, n_tail)
-    count_c, count_s = tails(np.where(both, in_c, 0.0)), tails(np.where(both, in_s, 0.0))
+    ours, theirs = weight / up_c, factor * weight / up_s
+    between = (
+        moments.cc * _products(ours, ours)
+        - 2.0 * moments.cs * _products(ours, theirs)  # summed over both epochs, so the order is the same
+        + moments.ss * _products(theirs, theirs)
+    )
+    square = _corners(moments.nn * _products(up_c, up_c))
+    count_c, count_s = tails(in_c), tails(in_s)
     effective = np.where(square > 0.0, count_c**2 / np.where(square > 0.0, square, 1.0), 0.0)
-    variance = seen / np.maximum(seen - 1.0, 1.0) * np.einsum("ceg,ceg->ce", psi_tail, psi_tail) / known**2
+    variance = moments.seen / np.maximum(moments.seen - 1.0, 1.0) * _corners(between) / known**2
     computable = (
         (total > 0.0)
         & (np.minimum(count_c, count_s) >= clusters.FEWEST_PER_ARM)
@@ -159,12 +198,26 @@ def cluster_tails(
         estimate=tails(weight * (r_c - factor * r_s)) / known,
         variance=np.where(variance > clusters.ROUNDING**2, variance, 0.0),
         df=effective - 1.0,
-        events=tails(np.where(both, sum_c + sum_s, 0.0)),
-        expected_c=tails(np.where(both, factor * in_c * r_s, 0.0)),
+        expected_c=tails(factor * in_c * r_s),
         n_c=count_c,
         n_s=count_s,
         computable=computable,
     )
+
+
+def tails(values: Floats) -> Floats:
+    """Sums of (C, E) over the epochs from each one on."""
+    return np.asarray(np.flip(np.cumsum(np.flip(values, 1), axis=1), 1))
+
+
+def _products(a: Floats, b: Floats) -> Floats:
+    return np.asarray(a[:, :, None] * b[:, None, :])
+
+
+def _corners(values: Floats) -> Floats:
+    """(C, E): sums of (C, E, E) over both epochs from each one on."""
+    turned = np.cumsum(np.cumsum(np.flip(values, (1, 2)), axis=1), axis=2)
+    return np.asarray(np.flip(np.diagonal(turned, axis1=1, axis2=2), 1))
 
 
 def _stirling_rest(x: Floats) -> Floats:

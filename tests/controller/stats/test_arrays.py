@@ -99,7 +99,7 @@ def test_cluster_estimates_of_many_cells_over_every_tail_of_the_epochs() -> None
     draw = np.random.default_rng(4)
     pi, n_c, y_c, n_s, y_s = cells(draw, 12, 4)
     ratio = draw.uniform(0.8, 1.6, 12)
-    found = arrays.cluster_tails(pi, n_c, y_c, n_s, y_s, ratio)
+    found = arrays.cluster_tails(arrays.cluster_moments(pi, n_c, y_c, n_s, y_s), ratio)
     computed = 0
     for cell in range(12):
         for first in range(4):
@@ -119,10 +119,43 @@ def test_cluster_estimates_of_many_cells_over_every_tail_of_the_epochs() -> None
                 (found.estimate[at], one.estimate),
                 (found.variance[at], one.variance),
                 (found.df[at], one.df),
-                (found.events[at], one.events_c + one.events_s),
                 (found.expected_c[at], one.expected_c),
                 (found.n_c[at], one.n_c),
                 (found.n_s[at], one.n_s),
             ):
                 assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
     assert computed > 20
+
+
+def test_open_requests_count_against_the_candidate_in_every_cluster() -> None:
+    draw = np.random.default_rng(5)
+    pi, n_c, y_c, n_s, y_s = (x[4:] if x.ndim > 1 else x for x in cells(draw, 10, 3))
+    open_c, open_s = draw.integers(0, 40, (6, 3)), draw.integers(0, 40, (6, 3))
+    more_c, more_s = 1.0 + open_c / n_c.sum(axis=2), 1.0 + open_s / n_s.sum(axis=2)
+    found = arrays.cluster_tails(arrays.cluster_moments(pi, n_c, y_c, n_s, y_s), 1.3, more_c, more_s)
+    computed = 0
+    for cell in range(6):
+        epochs = []
+        for e in range(3):
+            added = n_c[cell, e] * (more_c[cell, e] - 1.0)
+            epochs.append(
+                ClusterEpoch(
+                    pi[e],
+                    n_c[cell, e] + added,
+                    y_c[cell, e] + added,
+                    n_s[cell, e] * more_s[cell, e],
+                    y_s[cell, e],
+                )
+            )
+        for first in range(3):
+            one = cluster_estimate(epochs[first:], 1.3)
+            at = cell, first
+            assert found.computable[at] == (not isinstance(one, NotComputable))
+            if isinstance(one, NotComputable):
+                continue
+            computed += 1
+            assert found.estimate[at] == pytest.approx(one.estimate, rel=1e-9, abs=1e-12)
+            assert found.variance[at] == pytest.approx(one.variance, rel=1e-9)
+            assert found.df[at] == pytest.approx(one.df, rel=1e-9)
+            assert found.expected_c[at] == pytest.approx(one.expected_c, rel=1e-9)
+    assert computed > 10
