@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..policies.metrics import on_pairs
-from ..policies.policy import RolloutPolicy
+from ..policies.policy import Place, RolloutPolicy
 from ..store.evidence import Evidence
 from ..store.rollouts import (
     Analysis,
@@ -20,15 +24,18 @@ from ..store.rollouts import (
     Verdict,
 )
 from .blame import blame
-from .cells import Cell, cells_of, groups_of
+from .cells import Cell, groups_of
 from .drifting import drifts
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .sums import View
+from .sweep.program import Program, Programs
+from .sweep.swept import Swept, sweep
 from .validity import PREDICTIONS, checks
 from .wording import finding_of, gate_text, verdict_reason
 
 _WORST_FIRST: Final = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
+_PROGRAMS: Final = Programs()  # only remembers what a policy and its constants fix
 _DEAD_AFTER: Final = 500  # candidate requests after which a series that nobody fills is an error
 
 
@@ -40,6 +47,7 @@ def analyse(
     now: float,
     *,
     intervals: bool = True,
+    told: bool = True,
 ) -> Analysis:
     """All verdicts and validity checks at one moment.
 
@@ -50,11 +58,14 @@ def analyse(
         reports: the latest of every replica.
         now: epoch seconds.
         intervals: False leaves out intervals, drift and blame; no decision needs them.
+        told: False leaves out the findings and reasons of cells that are passed or open. The outcomes are
+            the same: it is enough to see that nothing is to be done.
     """
     validity = checks(record, policy, evidence, reports, now)
     verdicts: tuple[Verdict, ...] = ()
     if record.constants is not None:
-        verdicts = _verdicts(record, record.constants, policy, evidence, validity, intervals=intervals)
+        how = _Telling(intervals, told)
+        verdicts = _verdicts(record, record.constants, policy, evidence, validity, how)
     candidate, stable = _exposure(record, evidence)
     if record.constants is None or not intervals:
         return Analysis(now, verdicts, validity, candidate, stable)
@@ -63,6 +74,14 @@ def analyse(
         drift=drifts(record, record.constants, evidence),
         blame=blame(verdicts, Levels.of(policy, record).harm),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """How much is told of a look."""
+
+    intervals: bool
+    told: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +97,53 @@ def _verdicts(
     policy: RolloutPolicy,
     evidence: Mapping[int, Evidence],
     validity: tuple[Validity, ...],
-    *,
-    intervals: bool,
+    how: _Telling,
 ) -> tuple[Verdict, ...]:
     view = View(record, constants, evidence)
-    reader = Reader(view, policy, constants, Levels.of(policy, record), intervals=intervals)
+    levels = Levels.of(policy, record)
+    program = _PROGRAMS.of(record.id, policy, constants, levels)
+    swept = sweep(program, record.epochs, evidence)
+    reader = Reader(view, policy, constants, levels, intervals=how.intervals)
     blocked = {check.check: check for check in validity if check.outcome is not Outcome.PASS}
-    judged: dict[tuple[int, str], list[_Judged]] = {}
-    for cell in cells_of(policy, constants):
+
+    def judged(position: int) -> _Judged:
+        cell = program.cells[position]
         reading = _blocked(cell, blocked) or lacking(cell, view)
+        if reading is None and swept is not None and swept.known[position]:
+            reading = swept.reading(position, interval=how.intervals)
         if reading is None:
             reading = _not_dead(cell, reader.read(cell), view, groups_of(cell.gate, constants))
-        finding = finding_of(cell, reading, constants, view)
-        judged.setdefault((cell.index, cell.place), []).append(_Judged(cell, reading, finding))
-    return tuple(_verdict(policy, found) for found in judged.values())
+        return _Judged(cell, reading, finding_of(cell, reading, constants, view))
+
+    verdicts: list[Verdict] = []
+    for index, place, positions in program.gates:
+        free = not how.told and _blocked(program.cells[int(positions[0])], blocked) is None
+        if free and swept is not None and swept.known[positions].all():
+            verdicts.append(_silent(policy, program, swept, index, place, positions))
+        else:
+            verdicts.append(_verdict(policy, [judged(int(position)) for position in positions]))
+    return tuple(verdicts)
+
+
+def _silent(
+    policy: RolloutPolicy,
+    program: Program,
+    swept: Swept,
+    index: int,
+    place: Place,
+    positions: NDArray[np.intp],
+) -> Verdict:
+    """The verdict on a gate of which every cell is passed or open, without a word."""
+    needed = np.array([not program.cells[int(position)].watched for position in positions])
+    deciding = positions[needed] if needed.any() else positions
+    passed = bool(swept.passed[deciding].all())
+    last = bool((swept.safe_last[deciding] >= -log(program.levels.safe)).all())
+    gate = program.cells[int(positions[0])].gate
+    return Verdict(
+        gate=gate_text(gate), index=index, place=place,
+        outcome=Outcome.PASS if passed else Outcome.INCONCLUSIVE, reason="",
+        on_fail=gate.on_fail or policy.on_fail, require=gate.require, proven_last_weight=passed and last,
+    )  # fmt: skip
 
 
 def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:

@@ -71,11 +71,11 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
         harm_at, margin = (limit.harm_at, limit.margin) if limit.effect == "ratio" else (1.0, 1.0)
         harmful = Side(epochs, partial(server_outcomes, ratio=harm_at))
         pending = any(epoch.open_candidate or epoch.open_stable or epoch.overdue for epoch in epochs)
-        may_lack = _may_lack(cell, constants)
-        if harm_at == margin and not pending and may_lack == 1.0:
+        lacking = may_lack(cell, constants)
+        if harm_at == margin and not pending and lacking == 1.0:
             return harmful, harmful
         return harmful, Side(
-            epochs, partial(server_outcomes, ratio=margin, worst_case=pending, may_lack=may_lack)
+            epochs, partial(server_outcomes, ratio=margin, worst_case=pending, may_lack=lacking)
         )
     centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
     deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
@@ -85,7 +85,7 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     return side, side
 
 
-def _may_lack(cell: Cell, constants: FrozenConstants) -> float:
+def may_lack(cell: Cell, constants: FrozenConstants) -> float:
     """What every request has (errors, latencies, clients who left) cannot lack; what its answer tells can."""
     read = cell.series == "missing" or cell.gate.metric.startswith("stream.")
     return lacking_share(sticky=constants.sticky) if read else 1.0
@@ -99,10 +99,10 @@ def _latency_sides(cell: Cell, view: View, constants: FrozenConstants) -> tuple[
         return half
     if isinstance(whole, Broken):
         return whole
-    may_lack = _may_lack(cell, constants)
+    lacking = may_lack(cell, constants)
     return (
         Side(half, partial(server_outcomes, absolute=False)),
-        Side(whole, partial(server_outcomes, absolute=False, worst_case=True, may_lack=may_lack)),
+        Side(whole, partial(server_outcomes, absolute=False, worst_case=True, may_lack=lacking)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 from ..policies.load import policy_from_canonical
@@ -46,11 +46,16 @@ class Analyse(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The three pure functions that judge; passed in, so that the loop can be tested without statistics."""
+    """The pure functions that judge; passed in, so that the loop can be tested without statistics.
+
+    `glance`: as `analyse`, with the same outcomes and no words: cheap, and enough to see that nothing is to
+    be done. None: there is none.
+    """
 
     analyse: Analyse
     freeze: Callable[[RolloutPolicy, ModelService, Evidence], FrozenConstants | Reason]
     freeze_epoch: FreezeEpoch
+    glance: Analyse | None = None
 
 
 def statistics() -> Engine:
@@ -58,7 +63,7 @@ def statistics() -> Engine:
     from .analysis import analyse
     from .freeze import epoch_constants, freeze
 
-    return Engine(analyse, freeze, epoch_constants)
+    return Engine(analyse, freeze, epoch_constants, partial(analyse, intervals=False, told=False))
 
 
 @lru_cache(maxsize=256)
@@ -84,10 +89,11 @@ def signals_of(seen: Seen) -> Signals:
     return read_signals(seen.record, seen.route.generation, seen.reports)
 
 
-def look(engine: Engine, seen: Seen, now: float) -> tuple[Seen, Look]:
-    """Analyse what was read; freeze the baseline's constants where its minima are met."""
+def look(engine: Engine, seen: Seen, now: float, *, glance: bool = False) -> tuple[Seen, Look]:
+    """Analyse what was read; freeze the baseline where its minima are met. `glance`: with the engine's."""
     record, policy = seen.record, seen.policy
-    analysis = engine.analyse(record, policy, seen.evidence, seen.reports, now)
+    analyse = engine.glance if glance and engine.glance is not None else engine.analyse
+    analysis = analyse(record, policy, seen.evidence, seen.reports, now)
     seen = replace(seen, analysis=analysis)
     requests = baseline_requests(seen.evidence.get(0)) if record.phase is Phase.BASELINE else 0
     frozen: FrozenConstants | None = None

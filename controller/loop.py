@@ -63,6 +63,7 @@ class Loop:
         self._engine = engine
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
+        self._round = 0.0  # seconds that the last round took
         self.problems: dict[str, str] = {}  # service -> why its last round failed
         self.beat: float | None = None  # monotonic time of the last round that reached the store
 
@@ -79,7 +80,7 @@ class Loop:
 
     def tick(self) -> None:
         """One round over all services. Raises StoreError where the store cannot be read at all."""
-        now = self._clock()
+        now, began = self._clock(), time.monotonic()
         if self._files.poll(now):
             for problem in self._files.problems:
                 log.warning("a file cannot be used; what runs goes on", problem=str(problem))
@@ -88,6 +89,7 @@ class Loop:
         stored = {route.service: route for route in routes.routes}
         for name in sorted(set(stored) | set(self._files.known) | set(routes.broken)):
             self._guarded(name, stored.get(name), routes, reports, now)
+        self._round = time.monotonic() - began
         self.beat = time.monotonic()
 
     def _guarded(
@@ -184,10 +186,22 @@ class Loop:
                 return
         began = time.monotonic()
         pace.looked = now
-        seen, seen_look = look(self._engine, read(self._store, record, route, service, reports), now)
-        seen_look = replace(seen_look, signals=signals)
+        whole = read(self._store, record, route, service, reports)
+        # What is stored tells everything; a look that changes nothing and is not stored need not.
+        glances = self._engine.glance is not None and not self._saves(now, pace)
+        seen, actions = self._judged(whole, signals, now, glance=glances)
+        if glances and not all(isinstance(action, Note) for action in actions):
+            seen, actions = self._judged(whole, signals, now, glance=False)
         pace.next_look = now + max(TICK, _SHARE * (time.monotonic() - began)) - TICK / 2
-        self._perform(seen, decide(record, seen.policy, seen_look, now), now, pace)
+        self._perform(seen, actions, now, pace)
+
+    def _judged(self, seen: Seen, signals: Signals, now: float, *, glance: bool) -> tuple[Seen, list[Action]]:
+        seen, found = look(self._engine, seen, now, glance=glance)
+        return seen, decide(seen.record, seen.policy, replace(found, signals=signals), now)
+
+    def _saves(self, now: float, pace: _Pace) -> bool:
+        """Whether a look that moves nothing is stored: about each second, less often under many rollouts."""
+        return not abs(now - pace.saved) < max(SAVE_EVERY, _SHARE * self._round)
 
     def _perform(self, seen: Seen, actions: list[Action], now: float, pace: _Pace) -> None:
         """Write every action in its order; all are worked out before the first is written."""
@@ -198,7 +212,7 @@ class Loop:
             if commit.record is not None:
                 seen = replace(seen, record=commit.record, route=commit.route or seen.route)
         for action, commit in commits:
-            if isinstance(action, Note) and abs(now - pace.saved) < SAVE_EVERY:
+            if isinstance(action, Note) and not self._saves(now, pace):
                 continue
             if self._clock() - now > seen.route.unattended:
                 # Stopped in mid-round for so long that routers have given up: what was seen is history.

@@ -42,9 +42,9 @@ from .sums import CanaryEpoch, PairEpoch, Sums
 
 FEWEST_BATCHES_THAT_DIFFER = 10
 
-_UNLIKE = 0.02  # share of an arm's values that may be missing on one side; half of a 0.1 sd margin at worst
-_GROSSLY_UNLIKE = 0.5  # where requests of one unit may come together, and events are rare on both sides
-_BEYOND_CHANCE = 4.5  # standard deviations; read at every look for weeks
+UNLIKE = 0.02  # share of an arm's values that may be missing on one side; half of a 0.1 sd margin at worst
+GROSSLY_UNLIKE = 0.5  # where requests of one unit may come together, and events are rare on both sides
+BEYOND_CHANCE = 4.5  # standard deviations; read at every look for weeks
 
 BOUNDED = "P1 bounded mean"
 FEW = "P1 bounded mean (few events, assumed unclustered)"
@@ -167,7 +167,7 @@ def server_outcomes(
     if got.variance == 0.0 or seen < FEWEST_EVENTS:
         if not absolute or ratio != 1.0:
             return NotComputable(f"only {seen:.0f} such requests so far, too few to compare by a factor")
-        return _unlike_weights(epochs, _GROSSLY_UNLIKE) or _randomised(epochs, None, FEW)
+        return _unlike_weights(epochs, GROSSLY_UNLIKE) or _randomised(epochs, None, FEW)
     return Asymptotic(got.estimate, got.variance, got.df, TIME, got.n_c, got.n_s, got.expected_c)
 
 
@@ -176,7 +176,7 @@ def unit_outcomes(
 ) -> Measured | NotComputable:
     """What depends on the request alone: predictions of both arms. `counted`: y is a share of events."""
     if not sticky:
-        return _unlike_weights(epochs, _UNLIKE) or _randomised(epochs, variance, BOUNDED)
+        return _unlike_weights(epochs, UNLIKE) or _randomised(epochs, variance, BOUNDED)
     if any(epoch.candidate.n.size == 1 for epoch in epochs):
         return NotComputable("requests of one unit stay together, but their sums were not kept by unit")
     got = cluster_estimate([_clusters(epoch) for epoch in epochs])
@@ -284,7 +284,7 @@ def lacking_share(*, sticky: bool) -> float:
     Answers that are too long to be captured have none, so those left may be the harmless ones. Heavy users
     of a sticky service make the arms' counts differ by themselves.
     """
-    return _GROSSLY_UNLIKE if sticky else _UNLIKE
+    return GROSSLY_UNLIKE if sticky else UNLIKE
 
 
 def _unlike_weights(
@@ -303,7 +303,7 @@ def _unlike_weights(
         ours += n_c
         due += n_s * epoch.weight / (1.0 - epoch.weight)
     share = abs(ours - due) / max(ours, due, 1.0)
-    if share <= tolerated or abs(gap) <= _BEYOND_CHANCE * sqrt(variance) or (candidate_only and gap > 0.0):
+    if share <= tolerated or abs(gap) <= BEYOND_CHANCE * sqrt(variance) or (candidate_only and gap > 0.0):
         return None
     return NotComputable(
         f"{ours:.0f} values of the candidate where stable's are worth {due:.0f} at its weights: "

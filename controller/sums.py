@@ -21,8 +21,8 @@ T = TypeVar("T")
 FEWEST_FOR_A_QUANTILE = 100
 
 _SHARES = frozenset({"agreement", "explanation"})  # of pairs: how alike; others are differences
-_ROUNDING = 1e-6
-_MOST = 2.0**53 / 128  # whole numbers up to here add up exactly over all clusters
+ROUNDING = 1e-6
+MOST = 2.0**53 / 128  # whole numbers up to here add up exactly over all clusters
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class View:
                     epoch.centres.get(key, self._constants.centres.get(key, 0.5)),
                     ours or _nothing(like), theirs or _nothing(like),
                     float(found.open.get("candidate", 0)), float(found.open.get("stable", 0)),
-                    _overdue(found) if candidate == "errors" else 0.0,
+                    overdue(found) if candidate == "errors" else 0.0,
                 )
             )  # fmt: skip
         return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
@@ -191,19 +191,19 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     columns = np.concatenate((sums.n, sums.y, sums.square))
     if not np.isfinite(columns).all():
         return Broken(f"the sums of {name} are not finite")
-    if np.abs(columns).max() > _MOST:
+    if np.abs(columns).max() > MOST:
         return Broken(f"the sums of {name} are beyond what can be counted")
     if sums.n.min() < 0.0:
         return Broken(f"the sums of {name} have a negative count")
-    most = sums.n + _ROUNDING
-    if (sums.y > most).any() or (sums.y < low * most - _ROUNDING).any() or (sums.square > most).any():
+    most = sums.n + ROUNDING
+    if (sums.y > most).any() or (sums.y < low * most - ROUNDING).any() or (sums.square > most).any():
         return Broken(f"the sums of {name} cannot come from values between {low:g} and 1")
-    if (np.abs(sums.y) > np.sqrt(np.maximum(sums.square, 0.0) * sums.n) + _ROUNDING * most).any():
+    if (np.abs(sums.y) > np.sqrt(np.maximum(sums.square, 0.0) * sums.n) + ROUNDING * most).any():
         return Broken(f"the sums of {name} contradict each other")
     return sums
 
 
-def _overdue(found: Evidence) -> float:
+def overdue(found: Evidence) -> float:
     """The candidate's share of requests accounted while still open, beyond stable's.
 
     Each request of an arm has failed, was left by its client, has a latency, or was still open. 0 where no

@@ -28,7 +28,7 @@ def pack(values: Sequence[float]) -> bytes:
     return _bytes(_smallest(values))
 
 
-def unpack(data: bytes, length: int) -> list[float]:
+def unpack(data: bytes, length: int) -> array[float]:
     """The `length` numbers of a packed column, all finite. Raises ValueError for anything else."""
     form = data[:1].decode("latin-1")
     size = _SIZES.get(form)
@@ -38,10 +38,11 @@ def unpack(data: bytes, length: int) -> list[float]:
     column.frombytes(data[1:])
     if sys.byteorder == "big":
         column.byteswap()
-    values = [float(value) for value in column] if form != "d" else column.tolist()
-    if form == "d" and not all(map(isfinite, values)):
+    if form != "d":
+        return array("d", column)
+    if not all(map(isfinite, column)):
         raise ValueError("a sum is not finite")
-    return values
+    return column
 
 
 def _smallest(values: Sequence[float]) -> array[float] | array[int]:

@@ -53,9 +53,10 @@ floor only those count in which stable answered both times: its failures are no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import MutableSequence, Sequence
 from math import isfinite
-from operator import add
+from operator import add, gt
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -84,12 +85,23 @@ class SeriesKey(msgspec.Struct, frozen=True, array_like=True, order=True):
     metric: str
 
 
-class Series(msgspec.Struct, array_like=True):
-    """Sums per cluster: Σ1, Σy, Σy². The three lists have equal length, 1 or CLUSTERS."""
+class Series(msgspec.Struct, array_like=True, eq=False):
+    """Sums per cluster: Σ1, Σy, Σy². The three have equal length, 1 or CLUSTERS.
 
-    n: list[float]
-    sum: list[float]
-    square: list[float]
+    Whoever counts holds lists; what was read holds arrays, of which Σy² is Σy itself where both are the same.
+    """
+
+    n: MutableSequence[float]
+    sum: MutableSequence[float]
+    square: MutableSequence[float]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Series):
+            return NotImplemented
+        mine, theirs = ((s.n, s.sum, s.square) for s in (self, other))
+        return all(list(a) == list(b) for a, b in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class ArmCounts(msgspec.Struct, array_like=True):
@@ -219,18 +231,25 @@ def _packed(evidence: Evidence, key: SeriesKey, series: Series) -> _Packed:
             f"evidence of {evidence.source!r}: series {_text(key)} has lists of {clusters}, "
             f"{len(series.sum)} and {len(series.square)} sums; equal lengths from 1 to {CLUSTERS} are allowed"
         )
-    square = SAME if series.square == series.sum else pack(series.square)
+    same = series.square is series.sum or series.square == series.sum
+    square = SAME if same else pack(series.square)
     return _Packed(key, clusters, pack(series.n), pack(series.sum), square)
 
 
 def _unpacked(packed: _Packed) -> Series:
     n, total = unpack(packed.n, packed.clusters), unpack(packed.sum, packed.clusters)
-    square = list(total) if packed.square == SAME else unpack(packed.square, packed.clusters)
+    square = total if packed.square == SAME else unpack(packed.square, packed.clusters)
+    # The loop that names the culprit is ten times slower than asking whether there is one.
+    if min(n) < 0 or min(square) < 0 or any(map(gt, map(abs, total), n)) or any(map(gt, square, n)):
+        _refuse_impossible(n, total, square)
+    return Series(n, total, square)
+
+
+def _refuse_impossible(n: Sequence[float], total: Sequence[float], square: Sequence[float]) -> None:
     for count, y, y2 in zip(n, total, square, strict=True):
         most = count + _ROUNDING
         if count < 0 or not -most <= y <= most or not 0 <= y2 <= most:
             raise ValueError(f"n = {count:g}, Σy = {y:g}, Σy² = {y2:g} are no sums of y in [-1, 1]")
-    return Series(n, total, square)
 
 
 def _text(key: SeriesKey) -> str:
@@ -291,12 +310,15 @@ def _add(into: dict[K, int], more: dict[K, int]) -> None:
 def _add_series(into: dict[SeriesKey, Series], key: SeriesKey, series: Series) -> None:
     have = into.get(key)
     if have is None:
-        into[key] = Series(list(series.n), list(series.sum), list(series.square))
+        total = array("d", series.sum)
+        same = series.square is series.sum
+        into[key] = Series(array("d", series.n), total, total if same else array("d", series.square))
         return
     if len(have.n) != len(series.n):
         raise WireError(
             f"series {_text(key)} has {len(have.n)} clusters at one source and {len(series.n)} at another"
         )
-    have.n = list(map(add, have.n, series.n))
-    have.sum = list(map(add, have.sum, series.sum))
-    have.square = list(map(add, have.square, series.square))
+    same = have.square is have.sum and series.square is series.sum
+    have.n = array("d", map(add, have.n, series.n))
+    have.sum = array("d", map(add, have.sum, series.sum))
+    have.square = have.sum if same else array("d", map(add, have.square, series.square))

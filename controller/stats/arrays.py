@@ -8,11 +8,12 @@ fail nor pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erfcx, gammainc, gammaln, log_ndtr, ndtri_exp, stdtr
+from scipy.special import erfcx, gammainc, gammaln, log_ndtr, ndtr, ndtri_exp, stdtr, stdtrit
 
 from . import asymptotic, clusters, mixture
 
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * np.log(2.0 * np.pi)
 _UNDERFLOW = 1e-290
 _SMALLEST_TAIL = 1e-280
+_DOUBLINGS = 200
+_ROUNDS = 60
 
 
 def rho(v_opt: ArrayLike, level: ArrayLike) -> Floats:
@@ -65,8 +68,9 @@ def normal_log(s: ArrayLike, v: ArrayLike, precision: ArrayLike) -> Floats:
     s, v, r = (np.asarray(x, dtype=np.float64) for x in (s, v, precision))
     x = s / np.sqrt(v + r)
     with np.errstate(invalid="ignore"):
-        above = 0.5 * x * x + np.log(2.0) + log_ndtr(np.maximum(x, 0.0))
-        below = np.log(erfcx(np.maximum(-x, 0.0) / np.sqrt(2.0)))
+        above = 0.5 * x * x + np.log(2.0) + _floats(log_ndtr(np.maximum(x, 0.0)))
+        deep: Floats = np.maximum(-x, 0.0) * 0.5**0.5
+        below = np.log(_floats(erfcx(deep)))
     return np.asarray(np.where(x >= 0.0, above, below) - 0.5 * np.log1p(v / r))
 
 
@@ -97,12 +101,54 @@ def asymptotic_log_e(
     return np.asarray(np.where(usable, result, np.nan))
 
 
+def gamma_exponential_bound(v: ArrayLike, precision: ArrayLike, level: ArrayLike) -> Floats:
+    """As ``mixture.gamma_exponential_bound`` with c = 1: the s at which the log E-value is ln(1/level)."""
+    v, r, level = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (v, precision, level)))
+    return _crossing(lambda s: gamma_exponential_log(s, v, r), np.maximum(v, 1.0), -np.log(level))
+
+
+def asymptotic_reach(variance: ArrayLike, precision: ArrayLike, level: ArrayLike, df: ArrayLike) -> Floats:
+    """Half the width of ``asymptotic.interval`` at one level. NaN or infinite where there is no bound."""
+    variance, r, level, df = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in (variance, precision, level, df))
+    )
+    usable = (variance > 1e-150) & (variance < 1e150) & (df >= 1.0)
+    spread = np.sqrt(np.where(usable, variance, 1.0))
+    information = 1.0 / spread**2
+    s = _crossing(lambda x: normal_log(x, information, r), np.sqrt(information + r), -np.log(level))
+    z = -stdtrit(np.where(usable, df, 1.0), ndtr(-s * spread))
+    return np.asarray(np.where(usable, z * spread, np.nan))
+
+
+def _crossing(log_m: Callable[[Floats], Floats], start: Floats, threshold: Floats) -> Floats:
+    """Solve log_m(s) = threshold element by element; log_m increases in s and is not positive at 0."""
+    low, high = np.zeros_like(start), np.array(start)
+    for _ in range(_DOUBLINGS):
+        short = log_m(high) < threshold
+        if not short.any():
+            break
+        low, high = np.where(short, high, low), np.where(short, 2.0 * high, high)
+    below, above = log_m(low) - threshold, log_m(high) - threshold
+    middle, value = high, above
+    for _ in range(_ROUNDS):  # Illinois: a secant that keeps its bracket and does not get stuck at one end
+        middle = np.clip(high - above * (high - low) / np.where(above > below, above - below, 1.0), low, high)
+        value = log_m(middle) - threshold
+        under = value < 0.0
+        low, high, below, above = (
+            np.where(under, middle, low), np.where(under, high, middle),
+            np.where(under, value, below / 2.0), np.where(under, above / 2.0, value),
+        )  # fmt: skip
+        if (np.abs(value) < 1e-11).all():
+            break
+    return np.asarray(np.where(np.isfinite(value), middle, np.nan))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterMoments:
     """All that estimates over clusters need of C cells in E epochs, in order. Suffix c: candidate, s: stable.
 
     ``pi``: candidate shares, (E,). ``n_c`` … ``y_s``: requests and sums of y, (C, E). With
-    psi_j = (y_j - r n_j)/n in each arm and epoch, ``cc``, ``cs``, ``ss`` are the sums over clusters of products
+    psi_j = (y_j - r n_j)/n in each arm and epoch, ``cc``, ``cs``, ``ss`` are sums over clusters of products
     of psi between two epochs, and ``nn`` those of the candidate's n_j, (C, E, E). ``seen``: clusters with any
     request from an epoch on, (C, E).
     """
@@ -135,7 +181,8 @@ def cluster_moments(pi: Floats, n_c: Floats, y_c: Floats, n_s: Floats, y_s: Floa
     turned_c, turned_s, turned_n = (np.swapaxes(values, 1, 2) for values in (psi_c, psi_s, used))
     return ClusterMoments(
         pi, in_c * both, sum_c * both, in_s * both, sum_s * both,
-        psi_c @ turned_c, psi_c @ turned_s, psi_s @ turned_s, used @ turned_n,
+        psi_c @ turned_c, psi_c @ turned_s, psi_s @ turned_s,
+        used @ turned_n,
         np.flip(met.sum(axis=2), 1).astype(np.float64),
     )  # fmt: skip
 
@@ -218,6 +265,11 @@ def _corners(values: Floats) -> Floats:
     """(C, E): sums of (C, E, E) over both epochs from each one on."""
     turned = np.cumsum(np.cumsum(np.flip(values, (1, 2)), axis=1), axis=2)
     return np.asarray(np.flip(np.diagonal(turned, axis1=1, axis2=2), 1))
+
+
+def _floats(values: ArrayLike) -> Floats:
+    """What scipy's untyped functions give."""
+    return np.asarray(values, dtype=np.float64)
 
 
 def _stirling_rest(x: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -458,3 +458,29 @@ def test_a_store_that_is_gone_ends_the_round_not_the_loop(house: House) -> None:
     with pytest.raises(StoreError):
         house.loop.tick()
     assert house.loop.beat == beat
+
+
+def test_a_look_that_is_not_stored_is_a_glance_until_something_is_due(house: House) -> None:
+    """Between two stored looks nothing is told; what a decision stores is always told in full."""
+    glanced: list[float] = []
+
+    def glance(*seen: Any) -> Analysis:
+        glanced.append(seen[-1])
+        found = house.script.analysis or house.script.story.analysis()
+        silent = tuple(msgspec.structs.replace(verdict, reason="") for verdict in found.verdicts)
+        return msgspec.structs.replace(found, at=seen[-1], verdicts=silent)
+
+    house.loop._engine = replace(house.script.engine, glance=glance)
+    house.acts.start("fraud", "43", "anna")
+    house.traffic()
+    house.rounds(2)
+    looked = house.script.looks
+    house.rounds(8)
+    assert len(glanced) >= 4
+    assert house.script.looks - looked <= 4  # about every second in full
+    house.script.analysis = house.script.story.analysis(odd={(0, "canary"): Outcome.FAIL})
+    house.script.now += 30.0
+    house.rounds(200)
+    assert house.record.phase.ended or house.record.analysis is not None
+    assert house.record.analysis is not None
+    assert all(verdict.reason for verdict in house.record.analysis.verdicts)

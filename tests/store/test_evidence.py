@@ -164,7 +164,7 @@ def test_evidence_reads_back_as_itself(evidence: Evidence) -> None:
     st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**33).map(float), min_size=1)
 )
 def test_a_column_reads_back_exactly(values: list[float]) -> None:
-    assert unpack(pack(values), len(values)) == values
+    assert list(unpack(pack(values), len(values))) == values
 
 
 @given(st.binary(max_size=40), st.integers(1, 6))

@@ -63,7 +63,7 @@ def test_a_publisher_killed_at_any_moment_leaves_whole_evidence(
     assert found.published in (acknowledged, acknowledged + 1)
     assert len(found.series) == 50
     for k in range(50):
-        assert found.series[SeriesKey("stable", "", f"bin.{k}")].n == [found.published] * 128
+        assert list(found.series[SeriesKey("stable", "", f"bin.{k}")].n) == [found.published] * 128
     backend.check()
 
 

@@ -145,7 +145,7 @@ def test_what_workers_report_is_in_the_store_soon(start: Callable[..., ObserverP
     evidence = observer.evidence()
     assert evidence is not None
     assert evidence.source == "replica:boot"
-    assert evidence.series[SeriesKey("stable", "", "mean")].sum == [2.0]
+    assert list(evidence.series[SeriesKey("stable", "", "mean")].sum) == [2.0]
     assert evidence.watermark > time.time() - 10
 
 

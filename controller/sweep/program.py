@@ -1,0 +1,195 @@
+"""What one policy with its frozen constants fixes about a sweep: cells, and the parameters of their tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...policies.metrics import on_pairs
+from ...policies.policy import Place, RolloutPolicy
+from ...store.evidence import SeriesKey
+from ...store.measurement import is_latency
+from ...store.rollouts import FrozenConstants
+from ..cells import MEANS, SERIES, Cell, Limit, cells_of, limits_of
+from ..comparison import OF_THE_SERVER, may_lack
+from ..reading import Levels
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Kind = Literal["server", "requests", "units"]
+
+# Series of single requests: means of values and shares of events.
+_OF_THE_REQUEST: Final = frozenset({"mean", "selected", "tokens.output"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Two series that are compared: of the candidate, of stable."""
+
+    candidate: SeriesKey
+    stable: SeriesKey
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tests:
+    """T tests of one kind, each a limit of a cell. All arrays are (T,).
+
+    `cell`: position in the program. `harm_row`, `safe_row`: positions in `rows`. `sign`: -1 where the
+    candidate harms by less. `gap`, `harm_level` (0: none), `variance`: for tuning. `counted`: y is a share of
+    events. `absolute`: decided from few events too. `may_lack`: share of the candidate's y that may miss.
+    """
+
+    kind: Kind
+    rows: tuple[Row, ...]
+    cell: Indices
+    harm_row: Indices
+    safe_row: Indices
+    harm_ratio: Floats
+    safe_ratio: Floats
+    harm_null: Floats
+    safe_null: Floats
+    sign: Floats
+    gap: Floats
+    harm_level: Floats
+    centre: Floats
+    variance: Floats
+    counted: NDArray[np.bool_]
+    absolute: NDArray[np.bool_]
+    may_lack: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """`gates`: (position in the policy, place, positions of its cells). `first`, `second`: a cell's tests in
+    `tests` laid end to end, -1 where it has none. `steps`: the canary steps.
+    """
+
+    policy: RolloutPolicy
+    constants: FrozenConstants
+    levels: Levels
+    cells: tuple[Cell, ...]
+    limits: tuple[tuple[Limit, ...], ...]
+    gates: tuple[tuple[int, Place, Indices], ...]
+    tests: tuple[Tests, ...]
+    first: Indices
+    second: Indices
+    weight: Floats
+    steps: tuple[int, ...]
+
+
+class Programs:
+    """Programs of the rollouts that were looked at last; made anew where what they rest on changed."""
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._known: dict[str, Program] = {}
+
+    def of(self, rollout: str, policy: RolloutPolicy, constants: FrozenConstants, levels: Levels) -> Program:
+        """The program of a rollout."""
+        known = self._known.get(rollout)
+        if (
+            known is None
+            or known.levels != levels
+            or known.policy is not policy
+            or known.constants != constants
+        ):
+            known = program_of(policy, constants, levels)
+            self._known.pop(rollout, None)
+            while len(self._known) >= self._most:
+                del self._known[next(iter(self._known))]
+            self._known[rollout] = known
+        return known
+
+
+def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels) -> Program:
+    """Everything about a sweep that no evidence changes."""
+    cells = cells_of(policy, constants)
+    limits = tuple(limits_of(cell, constants) for cell in cells)
+    found: dict[Kind, list[tuple[int, Limit]]] = {"server": [], "requests": [], "units": []}
+    gates: dict[tuple[int, Place], list[int]] = {}
+    for position, cell in enumerate(cells):
+        gates.setdefault((cell.index, cell.place), []).append(position)
+        kind = _kind(cell, constants)
+        if kind is not None and all(limit.gap > 0.0 for limit in limits[position]):
+            found[kind] += [(position, limit) for limit in limits[position]]
+    tests = tuple(_tests(kind, which, cells, constants, levels) for kind, which in found.items() if which)
+    first, second = np.full(len(cells), -1), np.full(len(cells), -1)
+    for number, position in enumerate(int(p) for one in tests for p in one.cell):
+        if first[position] < 0:
+            first[position] = number
+        else:
+            second[position] = number
+    return Program(
+        policy, constants, levels, cells, limits,
+        tuple((index, place, np.array(positions)) for (index, place), positions in gates.items()),
+        tests, first, second, np.array([cell.weight for cell in cells]),
+        tuple(k for k, step in enumerate(policy.steps) if step.place == "canary"),
+    )  # fmt: skip
+
+
+def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
+    """How a cell is swept; None: it is read by itself."""
+    if cell.place != "canary" or on_pairs(cell.gate, "canary") or cell.gate.metric not in _SWEPT:
+        return None
+    if is_latency(cell.gate.metric) or cell.series in OF_THE_SERVER:
+        return "server"
+    if cell.series in _OF_THE_REQUEST or cell.series.startswith("bin."):
+        return "units" if constants.sticky else "requests"
+    return None
+
+
+_SWEPT: Final = frozenset({*SERIES, "stream.truncated", "tokens.output"}) | {
+    f"{kind}.{quantile}" for kind in ("latency", "stream.first_token") for quantile in ("p50", "p95", "p99")
+}
+
+
+def _tests(
+    kind: Kind,
+    which: Sequence[tuple[int, Limit]],
+    cells: Sequence[Cell],
+    constants: FrozenConstants,
+    levels: Levels,
+) -> Tests:
+    rows: dict[Row, int] = {}
+    table: list[tuple[float, ...]] = []
+    for position, limit in which:
+        cell = cells[position]
+        harm, safe = (rows.setdefault(row, len(rows)) for row in _rows(cell))
+        key = f"{cell.series}|{cell.group}"
+        centre = constants.centres.get(key, 0.5)
+        deviation = constants.deviations.get(key)
+        by_ratio, absolute = limit.effect == "ratio", limit.effect == "difference"
+        table.append(
+            (
+                position, harm, safe,
+                limit.harm_at if by_ratio else 1.0, limit.margin if by_ratio else 1.0,
+                limit.harm_at if absolute else 0.0, limit.margin if absolute else 0.0,
+                -1.0 if cell.direction == "down" else 1.0, limit.gap, levels.harm * cell.weight, centre,
+                centre * (1.0 - centre) if deviation is None else deviation**2,
+                cell.series not in MEANS,
+                absolute and not is_latency(cell.gate.metric), may_lack(cell, constants),
+            )
+        )  # fmt: skip
+    columns = np.array(table, dtype=np.float64).T
+    cell_of, harm_row, safe_row = (columns[k].astype(np.intp) for k in range(3))
+    harm_ratio, safe_ratio, harm_null, safe_null, sign, gap, level, centres, variance = columns[3:12]
+    return Tests(
+        kind, tuple(rows), cell_of, harm_row, safe_row, harm_ratio, safe_ratio, harm_null, safe_null, sign,
+        gap, level, centres, variance, columns[12].astype(bool), columns[13].astype(bool), columns[14],
+    )  # fmt: skip
+
+
+def _rows(cell: Cell) -> tuple[Row, Row]:
+    """What harm and what safety compare."""
+    if not is_latency(cell.gate.metric):
+        row = Row(
+            SeriesKey("candidate", cell.group, cell.series), SeriesKey("stable", cell.group, cell.series)
+        )
+        return row, row
+    stable = SeriesKey("stable", cell.group, f"{cell.series}.over")
+    harm, safe = (SeriesKey("candidate", cell.group, f"{cell.series}.{part}") for part in ("mid", "far"))
+    return Row(harm, stable), Row(safe, stable)

@@ -1,0 +1,178 @@
+"""A sweep's result, cell by cell: what is proven at this look, as arrays and as readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...store.evidence import Evidence
+from ...store.measurement import CLUSTERS
+from ...store.rollouts import EpochRecord, Outcome
+from ..cells import Limit
+from ..reading import Reading
+from ..sums import overdue
+from .gather import gathered, randomised
+from .program import Program, Tests
+from .questions import Asked, Question, Traffic, ask
+
+Floats = NDArray[np.float64]
+
+
+class Swept:
+    """What a look says of the cells of a program. It speaks only of those that are `known`: passed and open
+    ones, exactly as `reading.Reader` reads them. All others are the reader's.
+
+    `harm`, `safe`, `safe_last`: logs of E-values of every cell, minus infinity where there is none.
+    """
+
+    def __init__(
+        self, program: Program, asked: tuple[Asked, ...], known: NDArray[np.bool_], logs: tuple[Floats, ...]
+    ) -> None:
+        self.known = known
+        self.harm, self.safe, self.safe_last = logs
+        self.passed = known & (self.safe >= -log(program.levels.safe))
+        self._program = program
+        self._asked = asked
+        self._places = [
+            (batch, test) for batch, one in enumerate(program.tests) for test in range(len(one.cell))
+        ]
+        self._reaches: list[tuple[Floats, Floats]] | None = None
+
+    def reading(self, cell: int, *, interval: bool) -> Reading:
+        """The reading of a known cell."""
+        program = self._program
+        batch, test = self._places[int(program.first[cell])]
+        harm, limit = self._asked[batch].harm, program.limits[cell][0]
+        level = program.levels.harm * program.cells[cell].weight
+        low, high = self._interval(batch, test, limit, decides_harm=level > 0.0) if interval else (None, None)
+        needed = -log(program.levels.safe)
+        return Reading(
+            Outcome.PASS if self.passed[cell] else Outcome.INCONCLUSIVE, "",
+            _told(harm, test, float(harm.estimate[test, 0]), limit, limit.harm_at), low, high,
+            _finite(float(self.harm[cell])) if level > 0.0 else None, -log(level) if level > 0.0 else None,
+            float(self.safe[cell]), needed, float(harm.n_s[test, 0]), float(harm.n_c[test, 0]),
+            harm.methods[int(harm.bounded[test, 0])], bool(self.safe_last[cell] >= needed),
+        )  # fmt: skip
+
+    def _interval(
+        self, batch: int, test: int, limit: Limit, *, decides_harm: bool
+    ) -> tuple[float | None, float | None]:
+        if self._reaches is None:
+            self._reaches = [
+                self._reach(*both) for both in zip(self._program.tests, self._asked, strict=True)
+            ]
+        tests, got = self._program.tests[batch], self._asked[batch]
+        for_harm, for_safe = self._reaches[batch]
+        sign = float(tests.sign[test])
+        near = float(got.harm.estimate[test, 0] - sign * for_harm[test])
+        far = float(got.safe.estimate[test, 0] + sign * for_safe[test])
+        ends = (
+            _told(got.harm, test, near, limit, limit.harm_at) if decides_harm else None,
+            _told(got.safe, test, far, limit, limit.margin),
+        )
+        return ends if sign > 0.0 else (ends[1], ends[0])
+
+    def _reach(self, tests: Tests, got: Asked) -> tuple[Floats, Floats]:
+        common = np.full_like(tests.gap, self._program.levels.safe)
+        with np.errstate(all="ignore"):
+            return got.harm.reach(tests.gap, _levels(tests)), got.safe.reach(tests.gap, common)
+
+
+def _told(side: Question, test: int, value: float, limit: Limit, null: float) -> float | None:
+    """A difference as it is shown: itself, or as a factor (see `reading._Test`)."""
+    if limit.effect == "ratio":
+        n_c, expected = float(side.n_c[test, 0]), float(side.expected[test, 0])
+        value = null + value * null * n_c / expected if expected > 0.0 else inf
+    return _finite(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _levels(tests: Tests) -> Floats:
+    """Of harm; some level or other where a cell decides none."""
+    return np.where(tests.harm_level > 0.0, tests.harm_level, 0.25)
+
+
+def sweep(program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]) -> Swept | None:
+    """Ask all tests of a program; None where no epoch was randomised yet."""
+    found = randomised(epochs, evidence)
+    if not found or not program.steps:
+        return None
+    asked = tuple(_ask(one, program, found) for one in program.tests)
+    first = {step: _first(found, step) for step in program.steps}
+    if not asked:
+        return None
+    harm, safe, last, odd = _all_tests(program, asked, first)
+    cells = len(program.cells)
+    known = np.zeros(cells, dtype=bool)
+    whole, least, latest = (np.full(cells, -np.inf) for _ in range(3))
+    swept = program.first >= 0
+    one, two = program.first[swept], program.second[swept]
+    pair = two >= 0
+    other = np.where(pair, two, one)
+    # Either of two limits may hold: harm is both exceeded, safety the mean of both E-values.
+    whole[swept] = np.minimum(harm[one], harm[other])
+    least[swept] = np.logaddexp(safe[one], safe[other]) - log(2.0)
+    latest[swept] = np.logaddexp(last[one], last[other]) - log(2.0)
+    fine = ~(odd[one] | odd[other]) & np.isfinite(safe[one]) & np.isfinite(safe[other])
+    with np.errstate(divide="ignore"):
+        needed = -np.log(program.levels.harm * program.weight[swept])  # infinite where a cell decides no harm
+    known[swept] = fine & (whole[swept] < needed)
+    return Swept(program, asked, known, (whole, least, latest))
+
+
+def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evidence]]) -> Asked:
+    clusters = 1 if tests.kind == "requests" else CLUSTERS
+    sums = gathered(tests.rows, [one for _, one in found], clusters, counts=tests.kind == "server")
+    known = program.constants.centres
+    keys = [f"{row.candidate.metric}|{row.candidate.slice}" for row in tests.rows]
+    centres = np.array(
+        [[epoch.centres.get(key, known.get(key, 0.5)) for epoch, _ in found] for key in keys]
+    ).reshape(len(keys), len(found))
+    traffic = Traffic(
+        np.array([epoch.weight for epoch, _ in found]),
+        np.array([float(one.open.get("candidate", 0)) for _, one in found]),
+        np.array([float(one.open.get("stable", 0)) for _, one in found]),
+        centres,
+    )
+    with np.errstate(all="ignore"):
+        got = ask(tests, sums, traffic)
+    late = [row.candidate.metric == "errors" for row in tests.rows]
+    if any(late) and any(overdue(one) > 0.0 for _, one in found):
+        return Asked(got.harm, got.safe, got.odd | np.array(late)[tests.harm_row])
+    return got
+
+
+def _first(found: Sequence[tuple[EpochRecord, Evidence]], step: int) -> int | None:
+    """The first epoch of `step` or a later one; None where it has not begun."""
+    return next((k for k, (epoch, _) in enumerate(found) if (epoch.step or 0) >= step), None)
+
+
+def _all_tests(
+    program: Program, asked: Sequence[Asked], first: Mapping[int, int | None]
+) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    """Of all batches end to end: harm carried over the steps, safety over all and on the last step, odd."""
+    harms: list[Floats] = []
+    safes: list[Floats] = []
+    lasts: list[Floats] = []
+    steps = program.steps
+    for tests, got in zip(program.tests, asked, strict=True):
+        with np.errstate(all="ignore"):
+            harm = got.harm.log_e(tests.sign, tests.harm_null, tests.gap, _levels(tests), safe=False)
+            common = np.full_like(tests.gap, program.levels.safe)
+            safe = got.safe.log_e(tests.sign, tests.safe_null, tests.gap, common, safe=True)
+        harm = np.where(np.isnan(harm), 0.0, harm)  # says nothing yet: E = 1
+        safe = np.where(np.isnan(safe), -np.inf, safe)
+        begun = [harm[:, place] for place in (first[step] for step in steps) if place is not None]
+        waiting = [np.zeros(len(tests.cell))] * (len(steps) - len(begun))
+        harms.append(np.logaddexp.reduce(np.array(begun + waiting), axis=0) - log(len(steps)))
+        safes.append(safe[:, 0])
+        place = first[steps[-1]]
+        lasts.append(np.full(len(tests.cell), -np.inf) if place is None else safe[:, place])
+    odd = [got.odd | ~got.harm.computable[:, 0] for got in asked]
+    return np.concatenate(harms), np.concatenate(safes), np.concatenate(lasts), np.concatenate(odd)
