@@ -9,8 +9,8 @@ from typing import Final
 
 from ..policies.policy import Gate, RolloutPolicy, Step
 from ..policies.quantities import Margin
-from .cells import SMALL_GROUP
 from .forecast import Span
+from .groups import SMALL_GROUP
 from .planning import Planner, all_proven, paired_elsewhere, time_to_prove
 
 _WIDEST: Final = 32.0

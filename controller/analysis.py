@@ -24,8 +24,9 @@ from ..store.rollouts import (
     Verdict,
 )
 from .blame import blame
-from .cells import Cell, groups_of
+from .cells import Cell
 from .drifting import drifts
+from .groups import groups_of
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .sums import View

@@ -3,13 +3,14 @@
 A cell is one gate, in one place, for one group, in one direction (and one bin). The level of false rollback
 is split over all cells (weighted Bonferroni on Ville's inequality): half over errors and latency, half over
 the rest, nothing for gates that decide nothing; within a half equally over gate, place and group, then over
-directions and bins. The split depends on the policy and the frozen constants alone.
+directions and bins. A gate that compares groups with each other has the share of one group in all, split over
+its pairs. The split depends on the policy and the frozen constants alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Final, Literal
 
 from ..policies.metrics import deciding_places, with_default_margins
@@ -17,6 +18,8 @@ from ..policies.policy import Gate, Place, RolloutPolicy
 from ..policies.quantities import Margin
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
+from .gaps import Form
+from .groups import compared, is_small, moment_of
 from .stats.evalues import Importance, alpha_weights
 
 Direction = Literal["up", "down"]
@@ -32,13 +35,16 @@ SERIES: Final = {
     "prediction.rank": "rank",
     "prediction.divergence": "agreement",
     "selection_rate": "selected",
+    "selection_ratio": "selected",
+    "selection_gap": "selected",
     "uncertainty.mean": "uncertainty",
     "explanation.agreement": "explanation",
 }
 MEANS: Final = frozenset({"mean", "rank", "uncertainty", "tokens.output"})
 """Series of amounts, where others count events; the numbers of a service's own metrics are amounts too."""
-SMALL_GROUP: Final = 0.02  # share of traffic below which `small_slices: no-harm` only watches
+NOT_WORSE: Final = 0.95  # `or: not_worse_than_stable`: at least this share of stable's ratio
 _LEAST_AGREEMENT_GAP: Final = 0.01
+_LEAST_SHORTFALL: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Cell:
     """One comparison. `index`: of the gate in the policy. `group`: empty, or `slice=group`.
 
     `series`: of the evidence. `weight`: share of the harm level. `watched`: the group is too small to
-    need a proof. `part`: the bin or class, in words.
+    need a proof. `part`: the bin or class, in words. `against`: the group it is compared with, if another.
     """
 
     index: int
@@ -58,11 +64,17 @@ class Cell:
     weight: float
     watched: bool = False
     part: str = ""
+    against: str = ""
+
+    @property
+    def where(self) -> str:
+        """As in `sex=female` or `sex=female against male`; empty for all requests."""
+        return f"{self.group} against {self.against.partition('=')[2]}" if self.against else self.group
 
     @property
     def name(self) -> str:
         """As in `selection_rate{sex=female} down`."""
-        where = f"{{{self.group}}}" if self.group else ""
+        where = f"{{{self.where}}}" if self.group else ""
         part = f" {self.part}" if self.part else ""
         one_sided = self.gate.max_shift is None
         return f"{self.gate.metric}{where}{part}{'' if one_sided else f' {self.direction}'}"
@@ -72,13 +84,15 @@ class Cell:
 class Limit:
     """What a cell compares with, in units of y (differences) or as a factor (ratios).
 
-    `harm_at`, `margin`: nulls of harm and of non-inferiority. `gap`: the difference planned for.
+    `harm_at`, `margin`: nulls of harm and of non-inferiority. `gap`: the difference planned for. `form`:
+    between two groups, what is compared. `parity`: one group's rate as a share of another's.
     """
 
-    effect: Literal["difference", "ratio", "share"]
+    effect: Literal["difference", "ratio", "share", "parity"]
     harm_at: float
     margin: float
     gap: float
+    form: Form = "gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +116,33 @@ def is_amount(series: str, constants: FrozenConstants) -> bool:
 def cells_of(policy: RolloutPolicy, constants: FrozenConstants) -> tuple[Cell, ...]:
     """All cells in the order of the gates. A gate by a slice without any known group has none."""
     gates = [with_default_margins(gate) for gate in policy.gates]
-    comparisons: list[tuple[int, Gate, Place, str]] = [
-        (index, gate, place, group)
+    pairs = [compared(gate, constants) for gate in gates]
+    comparisons: list[tuple[int, Gate, Place, str, str]] = [
+        (index, gate, place, group, against)
         for index, gate in enumerate(gates)
         for place in deciding_places(gate, policy.steps)
-        for group in groups_of(gate, constants)
+        for group, against in pairs[index]
     ]
     weights = alpha_weights(
-        {f"{index} {place} {group}": importance(gate) for index, gate, place, group in comparisons}
+        {
+            f"{index} {place} {'' if against else group}": importance(gate)
+            for index, gate, place, group, against in comparisons
+        }
     )
     cells: list[Cell] = []
-    for index, gate, place, group in comparisons:
+    for index, gate, place, group, against in comparisons:
         directions = directions_of(gate)
         parts = _parts(gate, constants)
-        weight = weights[f"{index} {place} {group}"] / len(directions) / max(1, len(parts))
-        watched = _watched(gate, group, constants)
+        weight = weights[f"{index} {place} {'' if against else group}"] / len(directions) / max(1, len(parts))
+        if against:
+            weight /= len(pairs[index])
+        watched = _watched(gate, group, constants) or _watched(gate, against, constants)
         cells += [
-            Cell(index, gate, place, group, series, direction, weight, watched, part)
+            Cell(index, gate, place, group, series, direction, weight, watched, part, against)
             for series, part in parts
             for direction in directions
         ]
     return tuple(cells)
-
-
-def groups_of(gate: Gate, constants: FrozenConstants) -> tuple[str, ...]:
-    """The groups a gate holds in: all requests, or every named group of its slice (never `other`)."""
-    if gate.by is None:
-        return ("",)
-    return tuple(group for group in constants.groups if group.startswith(f"{gate.by}="))
 
 
 def directions_of(gate: Gate) -> tuple[Direction, ...]:
@@ -153,6 +166,8 @@ def limits_of(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
         # The factor is in the thresholds of every epoch; what is compared are shares over them.
         beyond = 1.0 - quantile_of(gate.metric)
         return (Limit("difference", 0.0, 0.0, beyond / 2.0),)
+    if cell.against:
+        return _limits_between(cell, constants)
     if gate.min is not None:
         return (Limit("share", gate.min, gate.min, max(1.0 - gate.min, _LEAST_AGREEMENT_GAP)),)
     limits: list[Limit] = []
@@ -161,11 +176,36 @@ def limits_of(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
         margin = in_units_of_y(absolute, cell, constants)
         limits.append(Limit("difference", _harm_at(gate, margin, cell, constants), margin, margin))
     if gate.max_ratio is not None:
-        rate = max(
-            constants.centres.get(f"{cell.series}|{cell.group}", 0.0), 1.0 / max(constants.requests, 1)
-        )
+        centre = moment_of(constants.centres, cell.series, cell.group, constants)
+        rate = max(centre or 0.0, 1.0 / max(constants.requests, 1))
         limits.append(Limit("ratio", harm_ratio(gate), gate.max_ratio, (gate.max_ratio - 1.0) * rate))
     return tuple(limits)
+
+
+def _limits_between(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
+    """A gap may grow against stable's gap in either direction: it is the absolute gap that may not.
+
+    A ratio has its least value and, with `or`, a least share of stable's ratio, told by its logarithm.
+    """
+    gate = cell.gate
+    if gate.min is None:
+        assert gate.max_increase is not None  # noqa: S101 (checked: a metric between groups has one or min)
+        margin = gate.max_increase.value
+        harm_at = _harm_at(gate, margin, cell, constants)
+        return (
+            Limit("difference", harm_at, margin, margin),
+            Limit("difference", harm_at, margin, margin, "reverse"),
+        )
+    rate = moment_of(constants.centres, cell.series, cell.against, constants) or 0.0
+    gap = max((1.0 - gate.min) * rate, _LEAST_SHORTFALL)
+    absolute = Limit("parity", gate.min, gate.min, gap, "shortfall")
+    if gate.or_else is None:
+        return (absolute,)
+    worse = -log(NOT_WORSE)
+    return (
+        absolute,
+        Limit("difference", 0.0 if gate.require == "no-harm" else worse / 2.0, worse, worse, "ratio"),
+    )
 
 
 def harm_ratio(gate: Gate) -> float:
@@ -180,7 +220,7 @@ def harm_ratio(gate: Gate) -> float:
 def display_of(cell: Cell, constants: FrozenConstants) -> Display:
     """Percentage points for shares; for a mean the unit its margin is written in."""
     if cell.gate.min is not None:
-        return Display("%", 100.0)
+        return Display("", 1.0) if cell.against else Display("%", 100.0)
     if not is_amount(cell.series, constants):
         return Display("pp", 100.0)
     margin = cell.gate.max_shift or cell.gate.max_increase
@@ -226,7 +266,7 @@ def _harm_at(gate: Gate, margin: float, cell: Cell, constants: FrozenConstants) 
 
 
 def _watched(gate: Gate, group: str, constants: FrozenConstants) -> bool:
-    return bool(group) and gate.small_slices == "no-harm" and constants.groups.get(group, 1.0) < SMALL_GROUP
+    return gate.small_slices == "no-harm" and is_small(group, constants)
 
 
 def _parts(gate: Gate, constants: FrozenConstants) -> tuple[tuple[str, str], ...]:

@@ -10,8 +10,9 @@ from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .cells import Cell, Limit, is_amount
+from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
+from .groups import moment_of
 from .methods import (
-    Measured,
     lacking_share,
     paired_agreement,
     paired_differences,
@@ -20,9 +21,9 @@ from .methods import (
     unit_outcomes,
 )
 from .stats.result import NotComputable
-from .sums import Broken, CanaryEpoch, PairEpoch, View
+from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, View
 
-Epochs = Sequence[CanaryEpoch | PairEpoch]
+Epochs = Sequence[CanaryEpoch | PairEpoch | GroupsEpoch | PairGroupsEpoch]
 
 # They depend on the server's state, not only on the request: time clusters.
 OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects", "stream.truncated"})
@@ -31,10 +32,10 @@ OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects", "st
 class Side:
     """What one of the two questions (harm, safety) is asked of, and how: they may see different series."""
 
-    def __init__(self, epochs: Epochs, measure: Callable[[Any], Measured | NotComputable]) -> None:
+    def __init__(self, epochs: Epochs, measure: Callable[[Any], Compared | NotComputable]) -> None:
         self.epochs = epochs
         self.measure = measure
-        self._known: dict[int, Measured | NotComputable] = {}
+        self._known: dict[int, Compared | NotComputable] = {}
 
     def since(self, step: int) -> int:
         """How many epochs, the latest ones, belong to `step` or a later one."""
@@ -43,7 +44,12 @@ class Side:
     def counts(self) -> tuple[float, float]:
         """Observations of the candidate and of stable, whether or not they are enough for a statistic."""
         candidate = stable = 0.0
-        for epoch in self.epochs:
+        each = (
+            part
+            for epoch in self.epochs
+            for part in (epochs_of(epoch) if isinstance(epoch, GroupsEpoch | PairGroupsEpoch) else (epoch,))
+        )
+        for epoch in each:
             ours, theirs = (
                 (epoch.pair, epoch.pair) if isinstance(epoch, PairEpoch) else (epoch.candidate, epoch.stable)
             )
@@ -51,7 +57,7 @@ class Side:
             stable += float(theirs.n.sum())
         return candidate, stable
 
-    def look(self, latest: int) -> Measured | NotComputable:
+    def look(self, latest: int) -> Compared | NotComputable:
         """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
         if latest not in self._known:
             self._known[latest] = self.measure(self.epochs[len(self.epochs) - latest :])
@@ -60,6 +66,9 @@ class Side:
 
 def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> tuple[Side, Side] | Broken:
     """What harm and what safety look at, and with which statistic."""
+    if cell.against:
+        side = between_groups(cell, limit.form, view, constants)
+        return side if isinstance(side, Broken) else (side, side)
     if on_pairs(cell.gate, cell.place):
         return _paired_sides(cell, limit, view, constants)
     if is_latency(cell.gate.metric):
@@ -77,12 +86,40 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
         return harmful, Side(
             epochs, partial(server_outcomes, ratio=margin, worst_case=pending, may_lack=lacking)
         )
-    centre = constants.centres.get(f"{cell.series}|{cell.group}", 0.5)
-    deviation = constants.deviations.get(f"{cell.series}|{cell.group}")
-    variance = deviation**2 if deviation is not None else centre * (1.0 - centre)
+    variance = _variance(cell.series, cell.group, constants)
     counted = not is_amount(cell.series, constants)
     side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))
     return side, side
+
+
+def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstants) -> Side | Broken:
+    """Two groups compared with each other, in one of the forms of `gaps`."""
+    epochs = view.groups(cell.place, cell.group, cell.against, cell.series)
+    if isinstance(epochs, Broken):
+        return epochs
+    least = cell.gate.min if cell.gate.min is not None else 1.0
+    if cell.place == "shadow":
+        tau = max(1.0, constants.autocorrelation_time)
+        return Side(epochs, partial(paired_groups, form=form, least=least, autocorrelation=tau))
+    variances = (
+        _variance(cell.series, cell.group, constants),
+        _variance(cell.series, cell.against, constants),
+    )
+    shared = cell.gate.by in constants.shared
+    measure = partial(
+        canary_groups, form=form, least=least, sticky=constants.sticky, shared=shared, variances=variances
+    )
+    return Side(epochs, measure)
+
+
+def _variance(series: str, group: str, constants: FrozenConstants) -> float:
+    """Of stable's y in a group, frozen."""
+    deviation = moment_of(constants.deviations, series, group, constants)
+    if deviation is not None:
+        return deviation**2
+    centre = moment_of(constants.centres, series, group, constants)
+    centre = 0.5 if centre is None else centre
+    return centre * (1.0 - centre)
 
 
 def may_lack(cell: Cell, constants: FrozenConstants) -> float:

@@ -15,6 +15,16 @@ from typing import Any, Final
 import numpy as np
 
 from ..store.measurement import CLUSTERS
+from .gaps import (
+    GROUP_BATCHES,
+    GROUP_UNITS,
+    Compared,
+    Gap,
+    canary_groups,
+    contrast_of,
+    gap_of,
+    paired_groups,
+)
 from .methods import (
     BATCHES,
     FEW,
@@ -36,9 +46,10 @@ from .stats.clusters import (
     FEWEST_OBSERVATIONS,
     FEWEST_PER_ARM,
 )
+from .stats.groups import Cell, PairedGroups
 from .stats.mean import at_least_statistic, paired_statistic
 from .stats.result import NotComputable
-from .sums import CanaryEpoch, PairEpoch, Sums
+from .sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 from .traffic import Moments, Traffic
 
 _NOTHING: Final = Moments(0.0, 0.0)
@@ -176,7 +187,57 @@ def _agreement(
     return Asymptotic(share - least, variance, batches - 1.0, BATCHES, pairs, pairs, least * pairs)
 
 
-EXPECTED: Final[dict[Callable[..., Any], Callable[..., Measured | NotComputable]]] = {
+def _groups(
+    epochs: Sequence[GroupsEpoch], traffic: Traffic, given: dict[str, Any]
+) -> Compared | NotComputable:
+    """Two groups of both arms. Requests of one user are alike, so with sticky units they tell less."""
+    got = canary_groups(epochs, **{**given, "sticky": False})
+    if not given["sticky"] or not isinstance(got, Gap):
+        return got
+    whole = [[_n(s) for one in (e.group, e.against) for s in (one.candidate, one.stable)] for e in epochs]
+    share = _group_share([e.group for e in epochs], traffic) + _group_share(
+        [e.against for e in epochs], traffic
+    )
+    each = sum(map(sum, whole)) / max(1.0, traffic.units * min(1.0, share))
+    fewest = min(_n(side.candidate) for e in epochs[-1:] for side in (e.group, e.against)) / max(1.0, each)
+    effective = fewest * CLUSTERS / (fewest + CLUSTERS)
+    if effective < FEWEST_EFFECTIVE_CLUSTERS:
+        return NotComputable(
+            f"{effective:.1f} effective clusters of a group, "
+            f"at least {FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
+        )
+    variance = got.variance * (1.0 + traffic.within_unit * each)
+    return replace(got, variance=variance, df=effective - 1.0, method=GROUP_UNITS)
+
+
+def _paired_groups(
+    epochs: Sequence[PairGroupsEpoch], traffic: Traffic, given: dict[str, Any]
+) -> Compared | NotComputable:
+    form, correlation = given["form"], 0.0
+    cells: list[Cell] = []
+    fewest = float(CLUSTERS)
+    for one in ([e.group for e in epochs], [e.against for e in epochs]):
+        known = [e for e in one if isinstance(e, ExpectedPair)]
+        n = sum(_n(e.pair) for e in known)
+        fewest = min(
+            fewest, effective_clusters(traffic.batch, [(e.start, e.seconds, _n(e.pair)) for e in known])
+        )
+        cells += [Cell.counts(n, n * known[0].ours.mean), Cell.counts(n, n * known[0].theirs.mean)]
+        correlation = known[0].correlation
+    if fewest < FEWEST_BATCHES:
+        return NotComputable(f"{fewest:.1f} effective batches of a group, at least {FEWEST_BATCHES:g} needed")
+    pairs = [PairedGroups(0.5, *cells)]
+    got = contrast_of(form, pairs, given["least"], shared=False, fewest=FEWEST_BATCHES)
+    if isinstance(got, NotComputable):
+        return got
+    gap = gap_of(form, got, GROUP_BATCHES, pairs)
+    kept = 1.0 - correlation if form in {"gap", "ratio"} else 1.0  # both arms' noise on one request is shared
+    return replace(gap, variance=max(gap.variance * kept, 1e-12), df=fewest - 1.0)
+
+
+EXPECTED: Final[dict[Callable[..., Any], Callable[..., Compared | NotComputable]]] = {
+    canary_groups: _groups,
+    paired_groups: _paired_groups,
     server_outcomes: _server,
     unit_outcomes: _units,
     paired_differences: _pairs,
@@ -237,9 +298,9 @@ def _burst(moments: Moments, share: float) -> float:
     return 1.0 + (moments.bursts - 1.0) * min(1.0, share)
 
 
-def _group_share(epochs: Sequence[ExpectedCanary], traffic: Traffic) -> float:
+def _group_share(epochs: Sequence[CanaryEpoch], traffic: Traffic) -> float:
     n = sum(_n(e.candidate) + _n(e.stable) for e in epochs)
-    whole = traffic.rate * sum(e.seconds for e in epochs)
+    whole = traffic.rate * sum(e.seconds for e in epochs if isinstance(e, ExpectedCanary))
     return min(1.0, n / whole) if whole > 0.0 else 1.0
 
 

@@ -22,10 +22,11 @@ from ..store.rollouts import FrozenConstants
 from .cells import MEANS, Cell, Limit
 from .comparison import Side, sides_of
 from .expected import EXPECTED, ExpectedCanary, ExpectedPair
-from .methods import Asymptotic, Bounded, Measured
+from .gaps import Compared, Gap
+from .methods import Asymptotic, Bounded
 from .stats.mean import MeanStatistic
 from .stats.result import NotComputable
-from .sums import Broken, CanaryEpoch, PairEpoch, Sums, View
+from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from .traffic import Moments, Traffic, UnplannedError
 
 _EARLY: Final = 0.26  # standard errors; see luck_of
@@ -108,6 +109,21 @@ class ExpectedView(View):
         """Raises UnplannedError: how often stable differs from itself is only known once it was asked."""
         raise UnplannedError(f"how often stable differs from itself is not known before a {place} step")
 
+    def groups(
+        self, place: Place, group: str, against: str, series: str
+    ) -> list[GroupsEpoch] | list[PairGroupsEpoch] | Broken:
+        """As the evidence's. Harm is done to the first group alone."""
+        equal = ExpectedView(self._traffic, self._spans)
+        if place == "canary":
+            one, other = self.canary(group, series, series), equal.canary(against, series, series)
+            if isinstance(one, Broken) or isinstance(other, Broken):
+                return one if isinstance(one, Broken) else Broken("")
+            return [GroupsEpoch(a.step, a, b) for a, b in zip(one, other, strict=True)]
+        pairs, others = self.pairs(place, group, series), equal.pairs(place, against, series)
+        if isinstance(pairs, Broken) or isinstance(others, Broken):
+            return pairs if isinstance(pairs, Broken) else Broken("")
+        return [PairGroupsEpoch(a.step, a, b) for a, b in zip(pairs, others, strict=True)]
+
     def _of(self, place: Place) -> Sequence[tuple[float, Span]]:
         found: list[tuple[float, Span]] = []
         start = 0.0
@@ -144,7 +160,7 @@ def forecast_sides(
 
 def _expected(
     measure: Callable[[Any], Any], traffic: Traffic, luck: float, epochs: Sequence[Any]
-) -> Measured | NotComputable:
+) -> Compared | NotComputable:
     given = measure.keywords if isinstance(measure, partial) else {}
     method = measure.func if isinstance(measure, partial) else measure
     known = EXPECTED.get(method)
@@ -154,7 +170,7 @@ def _expected(
     if isinstance(got, Bounded):
         sums = got.statistic
         return replace(got, statistic=MeanStatistic(sums.S + luck * sqrt(sums.Q), sums.Q, sums.W))
-    if isinstance(got, Asymptotic):
+    if isinstance(got, Asymptotic | Gap):
         return replace(got, estimate=got.estimate + luck * sqrt(got.variance))
     return got
 

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..policies.groups import EVERY, groups_of_slice, paths_of
 from ..policies.metrics import with_default_margins
 from ..policies.policy import Gate, RolloutPolicy
 from ..policies.quantities import Comparison
 from ..policies.service import ModelService
 from ..store.evidence import Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA, bin_of, edge
-from ..store.measurement import SlicePlan, group_names, is_latency
+from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .cells import MEANS, harm_ratio, quantile_of, series_of
 from .lacking import unready
@@ -108,7 +109,21 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
             if own.range is not None
         },
         min_coverage=service.mirror.min_coverage,
+        references=references_of(service),
+        shared=shared_slices(service),
     )
+
+
+def references_of(service: ModelService) -> dict[str, str]:
+    """Slice -> its reference as groups are named in evidence."""
+    return {
+        name: f"{name}={one.reference}" for name, one in service.slices.items() if one.reference is not None
+    }
+
+
+def shared_slices(service: ModelService) -> tuple[str, ...]:
+    """Slices in several of whose groups one request may be, as it may hold several instances."""
+    return tuple(name for name in service.slices if EVERY in "".join(paths_of(name, service.slices)))
 
 
 def epoch_constants(
@@ -193,11 +208,8 @@ def _groups(gates: list[Gate], service: ModelService, baseline: Evidence) -> dic
     """Every named group of the slices that gates ask for, with its share of stable's requests."""
     groups: dict[str, float] = {}
     for name in dict.fromkeys(gate.by for gate in gates if gate.by is not None):
-        written = service.slices.get(name)
-        if written is None:
-            continue
-        planned = SlicePlan(name=name, path=written.path or "", values=written.values, bins=written.bins)
-        for group in (f"{name}={one}" for one in group_names(planned) if one != "other"):
+        for one in groups_of_slice(name, service.slices):
+            group = f"{name}={one}"
             groups[group] = _group_share(gates, name, group, baseline)
     return groups
 

@@ -93,11 +93,7 @@ def extraction_of(service: ModelService) -> Extraction | None:
         type=kind,
         selected=Selected(selected.operator, selected.operand) if selected is not None else None,
         agree_within=prediction.agree_within,
-        slices=tuple(
-            SlicePlan(name=name, path=one.path, values=one.values, bins=one.bins)
-            for name, one in service.slices.items()
-            if one.path is not None
-        ),
+        slices=tuple(slice_plan(name, service) for name in service.slices),
         values=tuple(
             ValuePlan(name=name, path=one.path, type=one.type, range=one.range or (0.0, 1.0))
             for name, one in service.metrics.items()
@@ -105,6 +101,13 @@ def extraction_of(service: ModelService) -> Extraction | None:
         uncertainty=service.uncertainty.path if service.uncertainty is not None else "",
         explanation=service.explanation.path if service.explanation is not None else "",
     )
+
+
+def slice_plan(name: str, service: ModelService) -> SlicePlan:
+    """How a slice of the service is read from requests."""
+    one = service.slices[name]
+    parts = tuple(slice_plan(part, service) for part in one.cross)
+    return SlicePlan(name=name, path=one.path or "", values=one.values, bins=one.bins, cross=parts)
 
 
 def inputs_of(service: ModelService) -> tuple[InputPlan, ...]:

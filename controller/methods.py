@@ -158,7 +158,7 @@ def server_outcomes(
     seen = sum(float(epoch.candidate.y.sum() + epoch.stable.y.sum()) for epoch in epochs)
     if worst_case:
         epochs = [_worst_case(epoch) for epoch in epochs]
-    lacking = _unlike_weights(epochs, may_lack, candidate_only=True) if may_lack < 1.0 else None
+    lacking = unlike_weights(epochs, may_lack, candidate_only=True) if may_lack < 1.0 else None
     if lacking is not None:
         return lacking
     got = cluster_estimate([_clusters(epoch) for epoch in epochs], ratio)
@@ -167,7 +167,7 @@ def server_outcomes(
     if got.variance == 0.0 or seen < FEWEST_EVENTS:
         if not absolute or ratio != 1.0:
             return NotComputable(f"only {seen:.0f} such requests so far, too few to compare by a factor")
-        return _unlike_weights(epochs, GROSSLY_UNLIKE) or _randomised(epochs, None, FEW)
+        return unlike_weights(epochs, GROSSLY_UNLIKE) or _randomised(epochs, None, FEW)
     return Asymptotic(got.estimate, got.variance, got.df, TIME, got.n_c, got.n_s, got.expected_c)
 
 
@@ -176,7 +176,7 @@ def unit_outcomes(
 ) -> Measured | NotComputable:
     """What depends on the request alone: predictions of both arms. `counted`: y is a share of events."""
     if not sticky:
-        return _unlike_weights(epochs, UNLIKE) or _randomised(epochs, variance, BOUNDED)
+        return unlike_weights(epochs, UNLIKE) or _randomised(epochs, variance, BOUNDED)
     if any(epoch.candidate.n.size == 1 for epoch in epochs):
         return NotComputable("requests of one unit stay together, but their sums were not kept by unit")
     got = cluster_estimate([_clusters(epoch) for epoch in epochs])
@@ -287,7 +287,7 @@ def lacking_share(*, sticky: bool) -> float:
     return GROSSLY_UNLIKE if sticky else UNLIKE
 
 
-def _unlike_weights(
+def unlike_weights(
     epochs: Sequence[CanaryEpoch], tolerated: float, *, candidate_only: bool = False
 ) -> NotComputable | None:
     """Say so where one arm lacks observations that its weight gives it.

@@ -13,15 +13,16 @@ from typing import Final
 import msgspec
 
 from ..errors import UsageError
+from ..policies.groups import groups_of_slice
 from ..policies.metrics import with_default_margins
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService
 from ..store.evidence import Evidence
-from ..store.measurement import SlicePlan, group_names, is_latency
+from ..store.measurement import is_latency
 from ..store.rollouts import EpochRecord, FrozenConstants
 from .assumed import Fact, Given, Source
 from .cells import quantile_of, series_of
-from .freeze import epoch_constants, freeze
+from .freeze import epoch_constants, freeze, references_of, shared_slices
 from .traffic import Traffic, histogram_tail
 
 # Assumptions about a service that nobody has measured. They are printed with every plan that uses them.
@@ -154,17 +155,15 @@ class _Made:
             quantiles=dict.fromkeys(latencies, _MEDIAN_LATENCY * 2), edges=edges, classes=classes,
             shares=bins, requests=self.policy.baseline.requests, groups=groups,
             sticky=self.service.unit.sticky, tokens=1000.0, spans=spans,
+            references=references_of(self.service),
+            shared=shared_slices(self.service),
         )  # fmt: skip
 
     def _groups(self) -> dict[str, float]:
         groups: dict[str, float] = {}
         for name in dict.fromkeys(gate.by for gate in self.policy.gates if gate.by is not None):
-            written = self.service.slices.get(name)
-            if written is None:
-                continue
-            planned = SlicePlan(name=name, path=written.path or "", values=written.values, bins=written.bins)
-            named = [f"{name}={one}" for one in group_names(planned) if one != "other"]
-            groups |= dict.fromkeys(named, 1.0 / len(named))
+            named = [f"{name}={one}" for one in groups_of_slice(name, self.service.slices)]
+            groups |= dict.fromkeys(named, 1.0 / max(1, len(named)))
         return groups
 
     def _overridden(self, constants: FrozenConstants, source: Source) -> FrozenConstants:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
+from math import exp, inf
 from typing import Final
 
 from ..policies.metrics import places_of
@@ -132,7 +132,13 @@ class Planner:
             moments = (self.traffic.moments(cell.series, cell.group), cell.series.split(".")[0])
         limits = limits_of(cell, self.traffic.constants)
         share = self.traffic.share(cell.group)
-        return cell.place, cell.direction, cell.weight, limits, moments, share, cell.gate.metric, cell.index
+        other: object = None
+        if cell.against:
+            other = self.traffic.share(cell.against), self.traffic.moments(cell.series, cell.against)
+        return (
+            cell.place, cell.direction, cell.weight, limits, moments, share, cell.gate.metric, cell.index,
+            other,
+        )  # fmt: skip
 
     def _first(
         self,
@@ -259,6 +265,10 @@ def _harmed(cell: Cell, traffic: Traffic, series: str, same: Moments) -> Moments
     for limit in limits_of(cell, traffic.constants):
         if limit.effect == "share":
             means.append(1.0 - size * (1.0 - limit.margin))
+        elif limit.effect == "parity":
+            means.append(mean * (1.0 - size * (1.0 - limit.margin)))
+        elif limit.form == "ratio":
+            means.append(mean * exp(-size * limit.margin))
         elif limit.effect == "ratio":
             means.append(mean * (1.0 + size * (limit.margin - 1.0)))
         else:

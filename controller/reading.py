@@ -18,7 +18,8 @@ from ..policies.policy import RolloutPolicy
 from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord
 from .cells import Cell, Limit, limits_of
 from .comparison import Side, sides_of
-from .methods import Asymptotic, Measured
+from .gaps import Compared, Gap
+from .methods import Asymptotic
 from .stats.evalues import log_mean_exp
 from .stats.result import NotComputable
 from .sums import Broken, View
@@ -121,7 +122,10 @@ class Reader:
             if harm >= harm_needed:
                 safe |= {step: log_mean_exp([test.safe(step) for test in tests]) for step in steps}
                 standing = [step for step in steps if safe[step] < safe_needed]
-                if standing and self._carried(tests, standing, of=len(steps)) >= harm_needed:
+                harmful = standing and self._carried(tests, standing, of=len(steps)) >= harm_needed
+                if harmful and not self._stable_keeps(cell, tests):
+                    return self._held(tests[0])
+                if harmful:
                     outcome = Outcome.FAIL
                     if safe[0] >= safe_needed:
                         since = max(standing, key=lambda step: min(test.harm(step) for test in tests))
@@ -130,6 +134,8 @@ class Reader:
         reason = ""
         if outcome is Outcome.INCONCLUSIVE:
             reason = next((test.reason for test in tests if test.reason), "")
+        elif outcome is Outcome.PASS and cell.gate.or_else is not None and tests[0].safe(0) < safe_needed:
+            reason = "proven not worse than stable"
         elif since:
             reason = f"harm proven from step {since + 1} on"
         low, high = tests[0].interval(since) if self._intervals else (None, None)
@@ -139,13 +145,44 @@ class Reader:
             measured.n_stable, measured.n_candidate, measured.method, safe[steps[-1]] >= safe_needed,
         )  # fmt: skip
 
+    def _stable_keeps(self, cell: Cell, tests: Sequence[_Test]) -> bool:
+        """Whether stable itself is proven to keep an absolute limit between groups, where nothing else says
+        that the candidate is to blame: then rolling back helps.
+        """
+        if not cell.against or cell.gate.min is None or len(tests) > 1:
+            return True
+        limit = Limit("parity", cell.gate.min, cell.gate.min, tests[0].gap, "stable")
+        sides = self._alike(cell, limit)
+        if isinstance(sides, Broken):
+            return False
+        got = sides[1].look(len(sides[1].epochs))
+        if isinstance(got, NotComputable):
+            return False
+        kept = got.mirrored().safe(0.0, tests[0].gap, self._levels.safe)
+        return not isinstance(kept, NotComputable) and kept >= -log(self._levels.safe)
+
+    def _held(self, test: _Test) -> Reading:
+        """Harm is proven, and stable is not proven to be any better."""
+        got = test.measured(0)
+        assert not isinstance(got, NotComputable)  # noqa: S101 (it has been tested)
+        low, high = test.interval(0) if self._intervals else (None, None)
+        return Reading(
+            Outcome.INCONCLUSIVE, "below, and stable itself is not proven above: held, not rolled back",
+            _finite(test.shown(0)), low, high,
+            safe_needed=-log(self._levels.safe), n_stable=got.n_stable, n_candidate=got.n_candidate,
+            method=got.method,
+        )  # fmt: skip
+
     def _carried(self, tests: Sequence[_Test], steps: Sequence[int], of: int | None = None) -> float:
         """Mean over planned steps (of `of` in all; the others count as 0) of harm from there on."""
         share = log(len(steps) / of) if of is not None else 0.0
         return min(log_mean_exp([test.harm(step) for step in steps]) for test in tests) + share
 
     def _alike(self, cell: Cell, limit: Limit) -> tuple[Side, Side] | Broken:
-        key = (cell.place, cell.group, cell.series, limit.effect, limit.harm_at, limit.margin)
+        key = (
+            cell.place, cell.group, cell.against, cell.series,
+            limit.effect, limit.harm_at, limit.margin, limit.form,
+        )  # fmt: skip
         if key not in self._sides:
             self._sides[key] = self._sides_of(cell, limit, self._view, self._constants)
         return self._sides[key]
@@ -165,11 +202,16 @@ class _Test:
         self._safe_null = limit.margin if limit.effect == "difference" else 0.0
         self.reason = ""  # why safety cannot be computed over all epochs
 
+    @property
+    def gap(self) -> float:
+        """The difference planned for."""
+        return self._limit.gap
+
     def counts(self) -> tuple[float, float]:
         """Observations of the candidate and of stable over all epochs."""
         return self._for_harm.counts()
 
-    def measured(self, step: int) -> Measured | NotComputable:
+    def measured(self, step: int) -> Compared | NotComputable:
         """As harm sees it."""
         return self._look(self._for_harm, step)
 
@@ -210,18 +252,21 @@ class _Test:
             far = _finite(self._told(harmless, reach, self._limit.margin))
         return (far, near) if self._turned else (near, far)
 
-    def _look(self, side: Side, step: int) -> Measured | NotComputable:
+    def _look(self, side: Side, step: int) -> Compared | NotComputable:
         latest = side.since(step)
         if latest == 0:
             return NotComputable("the step has not begun")
         got = side.look(latest)
         return got.mirrored() if self._turned and not isinstance(got, NotComputable) else got
 
-    def _told(self, got: Measured, reach: float, null: float) -> float:
+    def _told(self, got: Compared, reach: float, null: float) -> float:
         """The estimate, or an end of its interval `reach` away, as it is shown."""
         value = (got.estimate + reach) * (-1.0 if self._turned else 1.0)
         if self._limit.effect == "share":
             return min(1.0, max(0.0, self._limit.margin + value))
+        if self._limit.effect == "parity":
+            # D = r_g - R r_h is 0 where the ratio is R, so the ratio is R + D/r_h.
+            return max(0.0, self._limit.margin + value / got.base) if isinstance(got, Gap) else inf
         if self._limit.effect == "ratio":
             # D = r_c - R r_s is 0 where the ratio is R, so the ratio is R + D/r_s; expected = n_c R r_s.
             expected = got.expected if isinstance(got, Asymptotic) else None

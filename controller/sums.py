@@ -13,10 +13,12 @@ from ..policies.policy import Place
 from ..store.evidence import ArmKey, Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
+from .groups import members_of, moment_of
 
 Floats = NDArray[np.float64]
 
 T = TypeVar("T")
+
 
 FEWEST_FOR_A_QUANTILE = 100
 
@@ -69,6 +71,24 @@ class PairEpoch:
     stable: Sums | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupsEpoch:
+    """Two groups of one randomised epoch."""
+
+    step: int
+    group: CanaryEpoch
+    against: CanaryEpoch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairGroupsEpoch:
+    """Two groups of one epoch's pairs."""
+
+    step: int
+    group: PairEpoch
+    against: PairEpoch
+
+
 class View:
     """One look at a rollout's evidence. Arrays are made once per series, whoever asks."""
 
@@ -89,7 +109,15 @@ class View:
 
     def canary(self, group: str, candidate: str, stable: str) -> list[CanaryEpoch] | Broken:
         """The randomised epochs in which both arms have the series; epochs without traffic are left out."""
-        epochs: list[CanaryEpoch] = []
+        found = self._randomised(group, candidate, stable)
+        if isinstance(found, Broken):
+            return found
+        epochs = list(found.values())
+        return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
+
+    def _randomised(self, group: str, candidate: str, stable: str) -> dict[int, CanaryEpoch] | Broken:
+        """By number of the epoch."""
+        epochs: dict[int, CanaryEpoch] = {}
         for epoch, step, found in self.epochs("canary"):
             ours = self._sums(epoch.epoch, found, "candidate", group, candidate, low=0.0)
             theirs = self._sums(epoch.epoch, found, "stable", group, stable, low=0.0)
@@ -101,22 +129,25 @@ class View:
                 continue
             like = ours or theirs
             assert like is not None  # noqa: S101 (one of the two exists)
-            key = f"{candidate}|{group}"
-            epochs.append(
-                CanaryEpoch(
-                    step, epoch.weight,
-                    epoch.centres.get(key, self._constants.centres.get(key, 0.5)),
-                    ours or _nothing(like), theirs or _nothing(like),
-                    float(found.open.get("candidate", 0)), float(found.open.get("stable", 0)),
-                    overdue(found) if candidate == "errors" else 0.0,
-                )
+            epochs[epoch.epoch] = CanaryEpoch(
+                step, epoch.weight, self._centre(epoch, candidate, group),
+                ours or _nothing(like), theirs or _nothing(like),
+                float(found.open.get("candidate", 0)), float(found.open.get("stable", 0)),
+                overdue(found) if candidate == "errors" else 0.0,
             )  # fmt: skip
-        return _alike(epochs, (sums for epoch in epochs for sums in (epoch.candidate, epoch.stable)))
+        return epochs
 
     def pairs(self, place: Place, group: str, series: str) -> list[PairEpoch] | Broken:
         """The epochs of a place in which pairs have the series."""
+        found = self._on_pairs(place, group, series)
+        if isinstance(found, Broken):
+            return found
+        return _alike(list(found.values()), (epoch.pair for epoch in found.values()))
+
+    def _on_pairs(self, place: Place, group: str, series: str) -> dict[int, PairEpoch] | Broken:
+        """By number of the epoch."""
         low = 0.0 if series in _SHARES else -1.0
-        epochs: list[PairEpoch] = []
+        epochs: dict[int, PairEpoch] = {}
         for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)
             stable = self._sums(epoch.epoch, found, "paired_stable", group, series, low=0.0)
@@ -126,8 +157,44 @@ class View:
                 return stable
             if pair is not None:
                 share = epoch.mirrored if place == "shadow" else epoch.mirror_back
-                epochs.append(PairEpoch(step, share, pair, stable))
-        return _alike(epochs, (epoch.pair for epoch in epochs))
+                epochs[epoch.epoch] = PairEpoch(step, share, pair, stable)
+        return epochs
+
+    def groups(
+        self, place: Place, group: str, against: str, series: str
+    ) -> list[GroupsEpoch] | list[PairGroupsEpoch] | Broken:
+        """Two groups' epochs side by side; those in which either has none are left out."""
+        if place == "canary":
+            return self._canary_groups(group, against, series)
+        return self._paired_groups(place, group, against, series)
+
+    def _canary_groups(self, group: str, against: str, series: str) -> list[GroupsEpoch] | Broken:
+        one, other = (self._randomised(name, series, series) for name in (group, against))
+        if isinstance(one, Broken):
+            return one
+        if isinstance(other, Broken):
+            return other
+        epochs = [GroupsEpoch(one[at].step, one[at], other[at]) for at in one if at in other]
+        sides = (side for epoch in epochs for side in (epoch.group, epoch.against))
+        return _alike(epochs, (sums for side in sides for sums in (side.candidate, side.stable)))
+
+    def _paired_groups(
+        self, place: Place, group: str, against: str, series: str
+    ) -> list[PairGroupsEpoch] | Broken:
+        one, other = (self._on_pairs(place, name, series) for name in (group, against))
+        if isinstance(one, Broken):
+            return one
+        if isinstance(other, Broken):
+            return other
+        epochs = [PairGroupsEpoch(one[at].step, one[at], other[at]) for at in one if at in other]
+        return _alike(epochs, (side.pair for epoch in epochs for side in (epoch.group, epoch.against)))
+
+    def _centre(self, epoch: EpochRecord, series: str, group: str) -> float:
+        for moments in (epoch.centres, self._constants.centres):
+            found = moment_of(moments, series, group, self._constants)
+            if found is not None:
+                return found
+        return 0.5
 
     def beside_noise(self, place: Place) -> list[PairEpoch] | Broken:
         """The epochs in which candidate and stable were compared; `stable`: stable with itself."""
@@ -149,9 +216,10 @@ class View:
         arm: ArmKey = "pair" if place == "shadow" or series in _SHARES else "candidate"
         names = {series, f"{series}.over"}  # a latency has parts
         return any(
-            SeriesKey(arm, group, name) in found.series
+            SeriesKey(arm, member, name) in found.series
             for _, _, found in self.epochs(place)
             for name in names
+            for member in members_of(group, self._constants)
         )
 
     def thresholds(self, metric: str) -> tuple[int, int, int]:
@@ -174,8 +242,26 @@ class View:
         key = SeriesKey(arm, group, metric)
         place = (epoch, key)
         if place not in self._arrays:
-            self._arrays[place] = sums_of(found, key, low=low)
+            parts = [
+                sums_of(found, SeriesKey(arm, member, metric), low=low)
+                for member in members_of(group, self._constants)
+            ]
+            self._arrays[place] = parts[0] if len(parts) == 1 else _added(parts)
         return self._arrays[place]
+
+
+def _added(parts: Iterable[Sums | Broken | None]) -> Sums | Broken | None:
+    """The sums of several groups together; None where none of them has any."""
+    total: Sums | None = None
+    for part in parts:
+        if isinstance(part, Broken):
+            return part
+        if part is not None and total is not None:
+            if part.n.size != total.n.size:
+                return Broken("groups that are judged together have different numbers of clusters")
+            part = Sums(total.n + part.n, total.y + part.y, total.square + part.square)  # noqa: PLW2901
+        total = part or total
+    return total
 
 
 def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | Broken | None:

@@ -18,6 +18,7 @@ from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .assumed import Fact
 from .cells import quantile_of
+from .groups import members_of, moment_of
 
 _LATENCY_SIGMA: Final = 0.5  # of the logarithm: p99 is 3.2 times the median
 
@@ -71,7 +72,9 @@ class Traffic:
 
     def share(self, group: str) -> float:
         """Of all requests, those of a group; 1 for all."""
-        return self.constants.groups.get(group, 0.0) if group else 1.0
+        if not group:
+            return 1.0
+        return sum(self.constants.groups.get(one, 0.0) for one in members_of(group, self.constants))
 
     def moments(self, series: str, group: str) -> Moments:
         """Of stable's y, or of how alike pairs are. Raises UnplannedError for a series nobody described."""
@@ -81,11 +84,13 @@ class Traffic:
         if is_latency(metric) and part in {"over", "mid", "far"}:
             return _event(self.slower(metric, part), self.bursts)
         centres = self.constants.centres
-        mean = centres.get(f"{series}|{group}", centres.get(f"{series}|"))
+        mean = moment_of(centres, series, group, self.constants)
+        mean = centres.get(f"{series}|") if mean is None else mean
         if mean is None:
             raise UnplannedError(f"a plan does not know {series}")
         deviations = self.constants.deviations
-        sd = deviations.get(f"{series}|{group}", deviations.get(f"{series}|", sqrt(mean * (1.0 - mean))))
+        sd = moment_of(deviations, series, group, self.constants)
+        sd = deviations.get(f"{series}|", sqrt(mean * (1.0 - mean))) if sd is None else sd
         return Moments(mean, sd * sd, self.bursts if series in {"errors", "client_disconnects"} else 1.0)
 
     def slower(self, metric: str, part: str, by: float = 1.0) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
+from ..policies.metrics import metric_of
 from ..policies.policy import Gate
 from ..policies.quantities import Margin
 from ..store.histogram import GAMMA
@@ -15,6 +16,7 @@ from .reading import Reading
 from .sums import View
 
 _MANY = 3
+_LEAST = frozenset({"share", "parity"})  # effects that have a least value
 
 
 def gate_text(gate: Gate) -> str:
@@ -28,7 +30,10 @@ def gate_text(gate: Gate) -> str:
     if gate.max_ratio is not None:
         words.append(f"max_ratio {gate.max_ratio:g}")
     if gate.min is not None:
-        words.append(f"min {_number(100 * gate.min)}%")
+        between = metric_of(gate).between
+        words.append(f"min {_number(gate.min)}" if between else f"min {_number(100 * gate.min)}%")
+    if gate.or_else is not None:
+        words.append("or not worse than stable")
     return " ".join(words)
 
 
@@ -104,7 +109,7 @@ def _finding(
     return Finding(
         cell=cell.name, slice=cell.group, outcome=reading.outcome,
         reason=_sentence(cell, reading, effect, unit, numbers, margins[0]),
-        effect="ratio" if effect == "ratio" else "share" if effect == "share" else "difference",
+        effect="ratio" if effect == "ratio" else "share" if effect in _LEAST else "difference",
         unit=unit, estimate=estimate, low=low, high=high, margin=margins[0], harm_at=margins[1],
         log_e_harm=reading.harm, log_needed_harm=reading.harm_needed,
         log_e_safe=reading.safe, log_needed_safe=reading.safe_needed,
@@ -119,7 +124,7 @@ def _sentence(
     """As in `selection_rate of sex=female: −9.1pp [−12, −6.2], margin 5pp: harm proven`."""
     what = (
         cell.gate.metric
-        + (f" of {cell.group}" if cell.group else "")
+        + (f" of {cell.where}" if cell.group else "")
         + (f", {cell.part}" if cell.part else "")
     )
     told = _told(reading)
@@ -131,8 +136,10 @@ def _sentence(
         "" if low is None and high is None else f" [{_end(low, '−∞', signed)}, {_end(high, '∞', signed)}]"
     )
     bound = (
-        f"at least {_number(margin)}{unit}" if effect == "share" else f"margin {_written(abs(margin), unit)}"
+        f"at least {_number(margin)}{unit}" if effect in _LEAST else f"margin {_written(abs(margin), unit)}"
     )
+    if cell.gate.or_else is not None:
+        bound += " or not worse than stable"
     if cell.gate.max_increase is not None and cell.gate.max_ratio is not None:
         bound += f" or ×{_number(cell.gate.max_ratio)}"
     return f"{what}: {_written(estimate, unit, signed=signed)}{interval}, {bound}: {told}"
@@ -142,7 +149,7 @@ def _told(reading: Reading) -> str:
     if reading.outcome is Outcome.FAIL:
         return reading.reason or "harm proven"
     if reading.outcome is Outcome.PASS:
-        return "proven within the margin"
+        return reading.reason or "proven within the margin"
     if reading.reason:
         return reading.reason
     progress = _progress(reading)

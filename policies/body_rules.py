@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
+from .groups import BETWEEN, POOLED, groups_of_slice, named_groups
 from .protocols import PROTOCOLS, Spoken
 from .quantities import Comparison, found
 from .reading import Reading, near, piece
@@ -13,6 +15,7 @@ from .yaml import Data, KeyPath
 
 MAX_SLICES: Final = 20  # more cannot be proven with one error probability
 MAX_GROUPS: Final = 64  # in one slice; evidence grows with every group
+MAX_CROSSED: Final = 4  # slices; their combinations are soon too small to prove anything of
 MAX_INPUTS: Final = 32  # features; a router keeps a sketch of each for every arm
 MAX_RECORDED: Final = 64  # fields of a request or an answer; an allow list is short, or it is none
 
@@ -129,8 +132,47 @@ def check_slices(data: Data, reading: Reading) -> None:
         if reading.touches(path):
             continue
         one = piece(Slice, value)
-        if one is not None:
+        if one is not None and one.cross:
+            _check_cross(name, one, data, reading)
+        elif one is not None:
             _check_slice(one, path, reading)
+
+
+def _check_cross(name: str, one: Slice, data: dict[str, Data], reading: Reading) -> None:
+    path: KeyPath = ("slices", name)
+    for key in ("path", "values", "bins"):
+        if getattr(one, key):
+            reading.add((*path, key), "a crossed slice has the groups of its parts; remove the key", key=True)
+    slices = {known: parsed for known, each in data.items() if (parsed := piece(Slice, each)) is not None}
+    plain = [known for known, each in slices.items() if not each.cross]
+    if not 2 <= len(one.cross) <= MAX_CROSSED:  # noqa: PLR2004  (a slice is not crossed with nothing)
+        reading.add((*path, "cross"), f"found {len(one.cross)} slices; allowed: 2 to {MAX_CROSSED}")
+    _check_distinct(one.cross, (*path, "cross"), reading)
+    for index, part in enumerate(one.cross):
+        here = (*path, "cross", index)
+        if part in data and part not in slices:
+            return  # said at its own place
+        if part not in plain:
+            what = "is crossed itself" if part in slices else "is no slice"
+            allowed = f"allowed: {', '.join(plain)}" if plain else "the service has no other slices"
+            reading.add(here, f"{found(part)} {what}; {near(part, plain)}{allowed}")
+            return
+    groups = groups_of_slice(name, slices)
+    if len(groups) > MAX_GROUPS:
+        reading.add((*path, "cross"), f"found {len(groups)} combinations; allowed: at most {MAX_GROUPS}")
+    elif len(set(groups)) < len(groups):
+        reading.add(
+            (*path, "cross"), f"two combinations have the same name; rename values that hold '{BETWEEN}'"
+        )
+    _check_reference(one, groups, path, reading)
+
+
+def _check_reference(one: Slice, groups: Sequence[str], path: KeyPath, reading: Reading) -> None:
+    if one.reference is not None and one.reference not in groups:
+        hint = near(one.reference, groups)
+        reading.add(
+            (*path, "reference"), f"found {found(one.reference)}; {hint}allowed: one of {', '.join(groups)}"
+        )
 
 
 def _check_slice(one: Slice, path: KeyPath, reading: Reading) -> None:
@@ -153,12 +195,11 @@ def _check_slice(one: Slice, path: KeyPath, reading: Reading) -> None:
             reading.add(
                 (*path, "values", index), "'other' is the group of all values that are not listed; rename it"
             )
-    if one.reference is not None and one.reference not in one.values:
-        hint = near(one.reference, one.values)
-        reading.add(
-            (*path, "reference"),
-            f"found {found(one.reference)}; {hint}allowed: one of {', '.join(one.values)}",
-        )
+        if value == POOLED:
+            reading.add(
+                (*path, "values", index), f"'{POOLED}' is what small groups together are called; rename it"
+            )
+    _check_reference(one, one.values, path, reading)
 
 
 def _check_bins(one: Slice, path: KeyPath, reading: Reading) -> None:
@@ -167,8 +208,7 @@ def _check_bins(one: Slice, path: KeyPath, reading: Reading) -> None:
     for index, (left, right) in enumerate(zip(one.bins, one.bins[1:], strict=False), start=1):
         if left >= right:
             reading.add((*path, "bins", index), f"found {right:g} after {left:g}; edges must grow")
-    if one.reference is not None:
-        reading.add((*path, "reference"), "a reference among bins is not supported yet; remove the key")
+    _check_reference(one, named_groups((), one.bins), path, reading)
 
 
 def check_inputs(data: Data, reading: Reading) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from .policy import Gate, RolloutPolicy, Step
 from .quantities import Value
-from .service import ErrorRule, Limits, ModelService, Slice
+from .service import ErrorRule, Limits, ModelService
 
 # model -> key -> what to do meanwhile
 LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
@@ -19,7 +19,6 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
         "contract": "remove the key, or write contract: {mode: none}",
     },
     Limits: {"per_key_rps": "remove the key and limit requests in front of the proxy"},
-    Slice: {"cross": "give the slice a path with values or bins"},
     ErrorRule: {"body": "remove the key, or write body: null"},
     RolloutPolicy: {
         "windows": "remove the key, and pause and resume by hand",
@@ -31,15 +30,12 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
         "approve": "remove the step, and pause the rollout by hand where somebody must look",
     },
     Gate: {
-        "or": "remove the key",
         "labels": "remove the gate: labels that come later are not read",
     },
 }
 
 # model -> key -> values of the language that this version refuses
-LATER_VALUES: Final[dict[type[Value], dict[str, tuple[str, ...]]]] = {
-    Gate: {"small_slices": ("pool",)},
-}
+LATER_VALUES: Final[dict[type[Value], dict[str, tuple[str, ...]]]] = {}
 
 # The one spelling of a later key that says "nothing", and so may stand.
 HARMLESS: Final[dict[type[Value], dict[str, object]]] = {

@@ -35,6 +35,7 @@ class Metric:
     """One metric. `worse`: in which direction a candidate harms (`either`: margins are two-sided).
 
     `paired`: it compares two answers to one request, so a canary step decides it only with `mirror_back`.
+    `between`: it compares groups of a slice with each other, so it needs `by`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Metric:
     default: tuple[tuple[MarginKey, Margin | float], ...] = ()
     supported: bool = True
     paired: bool = False
+    between: bool = False
 
     def margin(self, key: MarginKey) -> AllowedMargin | None:
         """What is allowed under one key, or None."""
@@ -218,21 +220,25 @@ METRICS: Final[tuple[Metric, ...]] = (
         sliced=True,
         default=(("max_shift", _pp(3)),),
     ),
-    _later(
+    Metric(
         "selection_ratio",
         "smallest ratio of selection rates between groups",
         "plain",
         "lower",
         (AllowedMargin("min", ("plain",), "0.8"),),
         sliced=True,
+        default=(("min", 0.8),),
+        between=True,
     ),
-    _later(
+    Metric(
         "selection_gap",
-        "largest difference of selection rates between groups",
+        "largest difference of selection rates between groups, beyond stable's",
         "pp",
         "higher",
-        _SHARE_INCREASE,
+        (AllowedMargin("max_increase", ("pp",), "3pp"),),
         sliced=True,
+        default=(("max_increase", _pp(3)),),
+        between=True,
     ),
     _later(
         "uncertainty.coverage", "share of outcomes inside the stated uncertainty", "%", "lower", _AT_LEAST

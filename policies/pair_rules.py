@@ -7,7 +7,8 @@ from typing import Final
 from ..errors import FileError, Problem
 from .answer_needs import TOLD, told_needs
 from .body_rules import UNSCORED
-from .metrics import places_of
+from .groups import EVERY, groups_of_slice, paths_of
+from .metrics import find, places_of
 from .policy import Gate, RolloutPolicy
 from .protocols import PROTOCOLS
 from .quantities import found
@@ -20,7 +21,8 @@ from .yaml import Document, KeyPath, dotted
 TELLING: Final = frozenset({"openai"})
 _COMPARED: Final = ("prediction.agreement", "prediction.divergence", "prediction.missing")
 _NUMERIC: Final = frozenset({"prediction.mean", "prediction.rank"})
-_READ: Final = ("prediction.", "class_share.")
+_READ: Final = ("prediction.", "class_share.", "selection_")
+MAX_PAIRED: Final = 20  # groups of which every pair is compared; the error probability is split over them
 
 
 def check_pair(
@@ -76,7 +78,7 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
     """Key and message of what a gate needs and the service does not declare."""
     prediction = service.prediction
     needs: list[tuple[str, str]] = []
-    reads_prediction = gate.metric == "selection_rate" or gate.metric.startswith(_READ)
+    reads_prediction = gate.metric.startswith(_READ)
     spoken = PROTOCOLS[service.protocol]
     if reads_prediction and prediction.path is None and not spoken.predicts_at:
         needs.append(
@@ -96,8 +98,8 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
         needs.append(("metric", f"{gate.metric} needs prediction.type number, found {prediction.type}"))
     elif gate.metric.startswith("class_share.") and prediction.type != "label":
         needs.append(("metric", f"{gate.metric} needs prediction.type label, found {prediction.type}"))
-    elif gate.metric == "selection_rate" and prediction.selected is None:
-        needs.append(("metric", 'selection_rate needs prediction.selected, such as ">= 0.5"'))
+    elif gate.metric.startswith("selection_") and prediction.selected is None:
+        needs.append(("metric", f'{gate.metric} needs prediction.selected, such as ">= 0.5"'))
     if (
         gate.metric in {"prediction.agreement", "prediction.divergence"}
         and prediction.type in {"number", "vector"}
@@ -115,4 +117,27 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
         needs.append(("metric", f"{gate.metric} reads answers, and capture.response is 0B"))
     if gate.by is not None and not service.capture.request:
         needs.append(("by", "slices are read from requests, and capture.request is 0B"))
+    if gate.by in service.slices:
+        needs += _needs_of_groups(service, gate, gate.by)
     return needs if places_of(gate) else []
+
+
+def _needs_of_groups(service: ModelService, gate: Gate, name: str) -> list[tuple[str, str]]:
+    """What comparing, or pooling, the groups of a slice needs of it."""
+    needs: list[tuple[str, str]] = []
+    metric = find(gate.metric)
+    groups = len(groups_of_slice(name, service.slices))
+    if metric is not None and metric.between and groups > MAX_PAIRED and not service.slices[name].reference:
+        message = (
+            f"{gate.metric} compares all pairs of groups, and {name} has {groups} groups; allowed: at most "
+            f"{MAX_PAIRED}, or a slice with a reference, with which alone the others are then compared"
+        )
+        needs.append(("by", message))
+    several = any(EVERY in path for path in paths_of(name, service.slices))
+    if gate.small_slices == "pool" and several and not service.unit.sticky:
+        message = (
+            f"one request may be in several groups of {name}, whose path has {EVERY}, and would count "
+            "several times in the pool; allowed: hold or no-harm"
+        )
+        needs.append(("small_slices", message))
+    return needs

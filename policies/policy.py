@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .quantities import Clock, Duration, Fraction, Value, WrittenMargin
+from .quantities import Clock, Duration, Fraction, Least, Value, WrittenMargin
 from .service import Name
 
 Action = Literal["rollback", "pause"]
@@ -106,7 +106,15 @@ class Gate(Value):
     max_shift: WrittenMargin | None = Field(
         default=None, description="The candidate may be higher or lower by this much, absolutely."
     )
-    min: Fraction | None = Field(default=None, description="At least this share.")
+    min: Least | None = Field(
+        default=None, description="At least this share; of selection_ratio at least this number, such as 0.8."
+    )
+    or_else: Literal["not_worse_than_stable"] | None = Field(
+        default=None,
+        validation_alias="or",
+        serialization_alias="or",
+        description="Of selection_ratio: it is enough that the ratio is proven at least 95% of stable's.",
+    )
     place: Place | None = Field(
         default=None,
         validation_alias="in",
@@ -124,8 +132,10 @@ class Gate(Value):
     on_fail: Action | None = Field(
         default=None, description="What a failure does; without it the policy's on_fail."
     )
-    small_slices: Literal["hold", "no-harm"] = Field(
-        default="hold", description="A group too small to prove: hold the rollout, or only watch it for harm."
+    small_slices: Literal["hold", "pool", "no-harm"] = Field(
+        default="hold",
+        description="Groups of less than 2% of requests: hold the rollout until they are proven, judge them "
+        "together as one group, or only watch each for harm.",
     )
 
 

@@ -19,7 +19,7 @@ from .metrics import (
     with_default_margins,
 )
 from .policy import Gate, Place, RolloutPolicy, Step
-from .quantities import Margin, found, percent
+from .quantities import RATIOS, Margin, found, percent
 from .reading import Reading, near, piece
 from .service_rules import check_name
 from .yaml import Data, KeyPath
@@ -171,6 +171,10 @@ def _check_gate(gate: Gate, path: KeyPath, reading: Reading) -> None:
     if gate.by is not None and not metric.sliced:
         sliced = ", ".join(known.name for known in METRICS if known.sliced and known.supported)
         reading.add((*path, "by"), f"{metric.name} is not measured by slice; allowed for: {sliced}")
+    if metric.between and gate.by is None:
+        reading.add(path, f"{metric.name} compares groups; add by: and the name of a slice")
+    if gate.or_else is not None and metric.name not in RATIOS:
+        reading.add((*path, "or"), f"{metric.name} is compared with stable already; remove the key", key=True)
     complete = with_default_margins(gate)
     for key in MARGIN_KEYS:
         value = getattr(complete, key)
@@ -210,6 +214,8 @@ def _check_margin(
         elif value.value <= 0 or (value.unit == "pp" and value.value > 1):
             limit = " and at most 100pp" if value.unit == "pp" else ""
             reading.add(here, f"found {value}; allowed: more than 0{limit}, such as {allowed.example}")
+    elif key == "min" and metric.name in RATIOS and not 0 < value < 1:
+        reading.add(here, f"found {value:g}; allowed: more than 0 and less than 1, such as {allowed.example}")
     elif key == "min" and not 0 < value < 1:
         reading.add(
             here, f"found {percent(value)}; allowed: more than 0% and less than 100%, which no number proves"

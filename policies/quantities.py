@@ -27,6 +27,7 @@ _SECONDS: Final = {
     "d": Decimal(86400),
 }
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+RATIOS: Final = frozenset({"selection_ratio"})  # metrics whose least value is a number, not a share
 LONGEST: Final = 366 * 86400.0  # s; longer is a typing mistake
 
 DURATION_PATTERN: Final = rf"^{_NUMBER}(?:ms|s|m|h|d)$"
@@ -104,6 +105,16 @@ def parse_fraction(value: object, info: ValidationInfo) -> float:
     if share > 1:
         raise ValueError(f"found {found(value)}; allowed: 0% to 100%")
     return float(share)
+
+
+def parse_least(value: object, info: ValidationInfo) -> float:
+    """A share in 0..1, of `95%`; of a ratio of two rates a plain number. Raises ValueError."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (_is_written(info) and info.data.get("metric") in RATIOS):
+        return parse_fraction(value, info)
+    if not plain:
+        raise ValueError(f"found {found(value)}; allowed: a plain number, such as 0.8")
+    return float(cast("float", value))
 
 
 def parse_size(value: object, info: ValidationInfo) -> int:
@@ -238,6 +249,20 @@ Fraction = Annotated[
     float,
     BeforeValidator(parse_fraction),
     _text(FRACTION_PATTERN, "A share from 0% to 100%.", "5%", "0.5%"),
+]  # 0..1
+Least = Annotated[
+    float,
+    BeforeValidator(parse_least),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "string", "pattern": FRACTION_PATTERN},
+            ],
+            "description": "A share from 0% to 100%, or a plain number where two rates are divided.",
+            "examples": ["95%", 0.8],
+        }
+    ),
 ]  # 0..1
 Size = Annotated[
     int,

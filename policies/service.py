@@ -160,12 +160,18 @@ class Slice(Value):
     )
     values: tuple[str, ...] = Field(default=(), description="The groups, at least two; the rest is `other`.")
     reference: str | None = Field(
-        default=None, description="The group to compare others with; changes nothing yet."
+        default=None,
+        description="The group that selection_ratio and selection_gap compare each other group with; without "
+        "it they compare all pairs.",
     )
     bins: tuple[float, ...] = Field(
         default=(), description="Edges of groups of a number: [0, 25] gives 0 to under 25, and 25 and more."
     )
-    cross: tuple[str, ...] = Field(default=(), description="Combinations of other slices.")
+    cross: tuple[str, ...] = Field(
+        default=(),
+        description="Names of other slices; groups are the combinations of theirs, such as female/[25,40).",
+        examples=[["sex", "age_band"]],
+    )
 
 
 class Uncertainty(Value):

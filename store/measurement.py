@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from ..policies.groups import OTHER, crossed, named_groups
+
 # 128 clusters of time or of units: enough degrees of freedom at 1 % weight, small enough to publish.
 CLUSTERS = 128
 
@@ -20,13 +22,15 @@ class SlicePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One slice: where its value is in the request, and which named groups it falls into.
 
     `values`: group names are the values. `bins`: edges e0 < e1 < …, groups `[e0,e1)`, …, `[ek,inf)`.
-    Anything else, and a missing value, is the group `other`.
+    Anything else, and a missing value, is the group `other`. `cross`: other slices, whose combinations are
+    the groups; `other` where any part is. Then it has no path of its own.
     """
 
     name: str
     path: str
     values: tuple[str, ...] = ()
     bins: tuple[float, ...] = ()
+    cross: tuple[SlicePlan, ...] = ()
 
 
 class Selected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,7 +213,7 @@ def _arms(plan: MeasurementPlan) -> tuple[str, ...]:
 
 
 def _groups(planned: SlicePlan) -> int:
-    return len(planned.values) + len(planned.bins) + 1  # and `other`
+    return len(group_names(planned))
 
 
 def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
@@ -235,8 +239,8 @@ def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
 def group_names(planned: SlicePlan) -> tuple[str, ...]:
     """The groups of a slice in order, `other` last: the text after `=` in evidence's slice names.
 
-    Edges are written as in the file: `[0,25)`, `[0.5,inf)`.
+    Edges are written as in the file: `[0,25)`, `[0.5,inf)`; crossed groups with a slash, `female/[0,25)`.
     """
-    edges = [str(int(edge)) if float(edge).is_integer() else repr(float(edge)) for edge in planned.bins]
-    bins = tuple(f"[{low},{high})" for low, high in zip(edges, [*edges[1:], "inf"], strict=False))
-    return (*planned.values, *bins, "other")
+    if planned.cross:
+        return (*crossed([group_names(part)[:-1] for part in planned.cross]), OTHER)
+    return (*named_groups(planned.values, planned.bins), OTHER)

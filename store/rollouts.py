@@ -181,6 +181,8 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranks: RankTable | None = None  # stable's distribution, where a gate asks for prediction.rank
     spans: dict[str, float] = {}  # numeric metric of the service's own -> its range's length
     min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
+    references: dict[str, str] = {}  # slice -> "slice=group" that the others are compared with
+    shared: tuple[str, ...] = ()  # slices in several of whose groups one request may be
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

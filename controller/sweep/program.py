@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.groups import POOLED
 from ...policies.metrics import on_pairs
 from ...policies.policy import Place, RolloutPolicy
 from ...store.evidence import SeriesKey
@@ -133,6 +134,8 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
 
 def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
     """How a cell is swept; None: it is read by itself."""
+    if cell.against or cell.group.endswith(f"={POOLED}"):  # of several groups
+        return None
     if cell.place != "canary" or on_pairs(cell.gate, "canary") or cell.gate.metric not in _SWEPT:
         return None
     if is_latency(cell.gate.metric) or cell.series in OF_THE_SERVER:

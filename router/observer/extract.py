@@ -8,7 +8,7 @@ How a protocol's bodies are read is its Format, chosen here and compiled once fo
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from ...store.measurement import Extraction, SlicePlan, group_names
@@ -64,11 +64,21 @@ class Extractor:
         self.asides = AsideReader(extraction, self._format)
         self._read: Callable[[Any], Prediction] = ALL_READERS[extraction.type]
         self.slices = tuple(planned for planned in extraction.slices if planned.name in wanted)
-        self._groups: tuple[tuple[Feature, Grouping], ...] = tuple(
-            (self._format.feature(planned.path), Grouping(planned)) for planned in self.slices
+        read = {
+            part.path: self._format.feature(part.path) for planned in self.slices for part in _parts(planned)
+        }
+        self._groups: tuple[tuple[tuple[tuple[Feature, Grouping], ...], Crossing], ...] = tuple(
+            (
+                tuple(
+                    (read[part.path], grouping)
+                    for part, grouping in zip(_parts(planned), crossing.parts, strict=True)
+                ),
+                crossing,
+            )
+            for planned, crossing in ((planned, Crossing(planned)) for planned in self.slices)
         )
-        self.groupings = tuple(grouping for _, grouping in self._groups)
-        self.names = tuple(grouping.names for grouping in self.groupings)
+        self.crossings = tuple(crossing for _, crossing in self._groups)
+        self.names = tuple(crossing.names for crossing in self.crossings)
 
     def predictions(self, response: bytes, encoding: str, head: int = -1) -> list[Prediction]:
         """Every instance's prediction, None where it has none that is usable; [] where there are none.
@@ -94,16 +104,11 @@ class Extractor:
         document = self._format.request(request, encoding, head)
         instances = 0
         groups: list[int | list[int]] = []
-        for feature, grouping in self._groups:
-            if not feature.every:
-                groups.append(grouping.of(feature.one(document)))
-                continue
-            found = feature.instances(document)
-            if not found or len(found) > MAX_INSTANCES:
-                groups.append(grouping.other)
-                continue
-            instances = max(instances, len(found))
-            groups.append([grouping.of(value) for value in found])
+        for parts, crossing in self._groups:
+            columns = [_column(document, feature, grouping) for feature, grouping in parts]
+            column = columns[0] if len(columns) == 1 else crossing.column(columns)
+            instances = max(instances, *(len(each) for each in columns if isinstance(each, list)), 0)
+            groups.append(column)
         return instances, tuple(groups)
 
     def exchange(
@@ -138,9 +143,24 @@ class Extractor:
             values = [*values, *[None] * (instances - len(values))]
         count = len(values)
         return values, tuple(
-            group if isinstance(group, int) else _sized(group, count, grouping.other)
-            for group, (_, grouping) in zip(groups, self._groups, strict=True)
+            group if isinstance(group, int) else _sized(group, count, crossing.other)
+            for group, crossing in zip(groups, self.crossings, strict=True)
         )
+
+
+def _parts(planned: SlicePlan) -> tuple[SlicePlan, ...]:
+    """The slices that have a path: the slice itself, or those it crosses."""
+    return planned.cross or (planned,)
+
+
+def _column(document: Any, feature: Feature, grouping: Grouping) -> int | list[int]:
+    """The group of every instance, or the one of all."""
+    if not feature.every:
+        return grouping.of(feature.one(document))
+    found = feature.instances(document)
+    if not found or len(found) > MAX_INSTANCES:
+        return grouping.other
+    return [grouping.of(value) for value in found]
 
 
 def _only(group: int | list[int]) -> int | list[int]:
@@ -150,6 +170,38 @@ def _only(group: int | list[int]) -> int | list[int]:
 def _sized(group: list[int], count: int, other: int) -> int | list[int]:
     fitted = group[:count] + [other] * (count - len(group))
     return fitted[0] if count == 1 else fitted
+
+
+class Crossing:
+    """The group of a slice from the groups of its parts: an index into `names`. Most have one part."""
+
+    def __init__(self, planned: SlicePlan) -> None:
+        self.names = group_names(planned)
+        self.other = len(self.names) - 1
+        self.parts = tuple(map(Grouping, _parts(planned)))
+
+    def of(self, indexes: Sequence[int]) -> int:
+        """`other` where any part is."""
+        place = 0
+        for index, part in zip(indexes, self.parts, strict=True):
+            if index == part.other:
+                return self.other
+            place = place * part.other + index
+        return place
+
+    def column(self, columns: Sequence[int | list[int]]) -> int | list[int]:
+        """The same of every instance; a part that holds for all of them is repeated.
+
+        Where parts speak of different numbers of instances, those that lack one are in `other`.
+        """
+        count = max((len(each) for each in columns if isinstance(each, list)), default=0)
+        if not count:
+            return self.of([each for each in columns if isinstance(each, int)])
+        rows = (
+            [each] * count if isinstance(each, int) else each + [part.other] * (count - len(each))
+            for each, part in zip(columns, self.parts, strict=True)
+        )
+        return [self.of(indexes) for indexes in zip(*rows, strict=True)]
 
 
 class Grouping:

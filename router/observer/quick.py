@@ -94,14 +94,18 @@ class Quick:
         read: Callable[[Any], float | str | None],
         score: Callable[[float | str], tuple[float | None, bool, int | None]],
         extras: Extras | None = None,
+        crossings: Sequence[tuple[int, Callable[[Sequence[int]], int]]] = (),
     ) -> None:
-        """`slices`: path of each and what makes a group of its value. Raises WireError, see Picker."""
+        """`slices`: path of each and what makes a group of its value; of a crossed one those of its parts,
+        which `crossings` puts together (how many parts, and how). Raises WireError, see Picker.
+        """
         beside = extras.beside if extras is not None else ()
         self._extras = extras if extras is not None and extras.names else None
         answer = Picker([prediction, *(path for path, _ in beside)], [read, *(of for _, of in beside)])
         self._decode_answer, self._pick_answer = answer.decode, answer.pick
         self._score = score
         self._sliced = bool(slices)
+        self._crossings = crossings if any(parts > 1 for parts, _ in crossings) else ()
         if slices:
             request = Picker([path for path, _ in slices], [of for _, of in slices])
             self._decode_request, self._pick_request = request.decode, request.pick
@@ -115,10 +119,22 @@ class Quick:
             return None
         if found is None or groups is None or found[0] is None:
             return None
+        together = _crossed(groups, self._crossings) if self._crossings else groups
         value = found[0]
         y, selected, place = self._score(value)
         more = self._extras.plain(value, found[1:]) if self._extras is not None else ()
-        return y, selected, place, groups, value, more
+        return y, selected, place, together, value, more
+
+
+def _crossed(
+    groups: Sequence[int], crossings: Sequence[tuple[int, Callable[[Sequence[int]], int]]]
+) -> list[int]:
+    at = 0
+    together: list[int] = []
+    for parts, of in crossings:
+        together.append(groups[at] if parts == 1 else of(groups[at : at + parts]))
+        at += parts
+    return together
 
 
 def _planted(root: _Node, tokens: Sequence[Token], single: dict[str, None]) -> str:
@@ -153,10 +169,12 @@ def quick_of(
     ):
         return None
     slices = [
-        (planned.path, grouping.of)
-        for planned, grouping in zip(extractor.slices, extractor.groupings, strict=True)
+        (part.path, grouping.of)
+        for planned, crossing in zip(extractor.slices, extractor.crossings, strict=True)
+        for part, grouping in zip(planned.cross or (planned,), crossing.parts, strict=True)
     ]
+    crossings = [(len(crossing.parts), crossing.of) for crossing in extractor.crossings]
     try:
-        return Quick(path, slices, READERS[extraction.type], scorer.plain, extras)
+        return Quick(path, slices, READERS[extraction.type], scorer.plain, extras, crossings)
     except WireError:
         return None

@@ -14,6 +14,7 @@ from accede.controller.plan_traffic import traffic_of
 from accede.controller.planned import GatePlan, Plan
 from accede.controller.planning import Planner, Question
 from accede.controller.stats.planning import information_needed, requests_for_weight
+from accede.controller.stats.tuning import kappa
 from accede.controller.timeline import plan
 from accede.errors import UsageError
 from accede.policies.load import load_policy, parse_policy, parse_service
@@ -84,7 +85,8 @@ class TestEveryGate:
                 if place == "shadow"
                 else "{canary: 50%, until: gates, mirror_back: 50%}"
             )
-            made = planned(policy(f"{{metric: {metric}, {margin}, in: {place}}}", steps=f"[{step}]"))
+            by = "by: sex, " if given.between else ""
+            made = planned(policy(f"{{metric: {metric}, {by}{margin}, in: {place}}}", steps=f"[{step}]"))
             assert bool(only(made).unplanned) == (metric in NOT_PLANNED), (
                 f"{metric} in a {place}: {only(made).unplanned}"
             )
@@ -111,6 +113,28 @@ class TestEveryGate:
         assert not [gate.gate for gate in made.gates if gate.unplanned]
         assert made.reachable
         assert [step.number for step in made.steps] == list(range(1, len(made.steps) + 1))
+
+
+class TestGroups:
+    RATIO = "{metric: selection_ratio, by: sex, min: 0.8}"
+    GAP = "{metric: selection_gap, by: sex, max_increase: 3pp}"
+
+    @pytest.mark.parametrize("gate", [RATIO, GAP], ids=["ratio", "gap"])
+    def test_compared_with_each_other_are_decided_in_a_time_that_falls_with_traffic(self, gate: str) -> None:
+        for steps in ("[{shadow: 100%, until: gates}]", "[{canary: 50%, until: gates, for: 1m}]"):
+            slow, quick = (seconds(planned(policy(gate, steps=steps), rate=rate)) for rate in (20.0, 200.0))
+            assert quick < slow < 86400.0
+
+    @pytest.mark.parametrize("gate", [RATIO, GAP], ids=["ratio", "gap"])
+    def test_of_users_who_return_take_longer(self, gate: str) -> None:
+        users = seconds(planned(policy(gate), STICKY, rate=50.0, units=30_000))
+        assert users > seconds(planned(policy(gate), rate=50.0))
+
+    def test_a_gap_of_two_even_groups_takes_what_its_variance_says(self) -> None:
+        # D has variance 4 p(1-p)/n with n = N/4 observations a cell, and is judged at half the evidence.
+        took = seconds(planned(policy(self.GAP), rate=100.0)) * 100.0
+        alone = 4.0 * 0.25 * kappa(0.05) / 0.03**2 * 4.0
+        assert 0.5 * alone < took < 2.0 * alone
 
 
 class TestHowMuch:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller import methods
+from accede.controller import gaps, methods
 from accede.controller.machine import paused_hold
 from accede.errors import AccedeError
 from accede.policies.later import LATER_KEYS, LATER_VALUES
@@ -101,11 +101,6 @@ def test_the_service_and_the_policy_of_the_reference_fit_each_other() -> None:
 
 
 def test_what_is_said_to_be_not_supported_is_refused_so() -> None:
-    for text, where in (
-        ("slices: {age: {path: age, bins: [0, 5], reference: '0'}}", "reference among bins"),
-    ):
-        with pytest.raises(AccedeError, match=f"{where}.* not supported yet"):
-            parse_service(completed(text + "\n", SERVICE))
     with pytest.raises(AccedeError, match="not supported yet"):
         parse_policy(completed("gates: [{metric: latency.p95, max_increase: 20ms}]\n", POLICY))
 
@@ -143,13 +138,10 @@ def test_every_metric_is_documented_with_its_method() -> None:
 def test_every_method_and_verdict_is_explained() -> None:
     text = " ".join(page("statistics.md").split())
     for method in (
-        methods.BOUNDED,
-        methods.FEW,
-        methods.TIME,
-        methods.UNITS,
-        methods.BATCHES,
+        methods.BOUNDED, methods.FEW, methods.TIME, methods.UNITS, methods.BATCHES,
         methods.DIVERGENCE,
-    ):
+        gaps.GROUPS, gaps.GROUP_UNITS, gaps.GROUP_BATCHES, gaps.HALVES,
+    ):  # fmt: skip
         assert method in text
     for outcome in Outcome:
         assert f"| `{outcome.value}` |" in text

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from accede.errors import FileError, WireError
+from accede.policies.groups import groups_of_slice
 from accede.policies.load import (
     canonical,
     load_policy,
@@ -46,7 +47,7 @@ uncertainty: {path: "predictions[0].std"}
 slices:
   sex:      {path: "instances[0].sex", values: [female, male], reference: male}
   age_band: {path: "instances[0].age", bins: [0, 25, 40, 60]}   # [0,25) … [60,inf), rest `other`
-  sex_age:  {cross: [sex, age_band]}  # LATER
+  sex_age:  {cross: [sex, age_band]}
 metrics:
   refused: {path: "predictions[0].refused", type: share}        # yours; or number with range
 contract: {id: fraud-3, schema: contracts/fraud.schema.json, mode: report}   # LATER
@@ -77,7 +78,7 @@ gates:                                   # in: shadow | canary (default both); r
   - {metric: prediction.agreement, min: 95%, in: shadow}
   - {metric: prediction.distribution, max_shift: 5pp}
   - {metric: selection_rate, by: sex, max_shift: 3pp, on_fail: pause, small_slices: hold}   # hold | pool | no-harm
-  - {metric: selection_ratio, by: sex, min: 0.8, or: not_worse_than_stable}  # LATER
+  - {metric: selection_ratio, by: sex, min: 0.8, or: not_worse_than_stable}
   - {metric: outcome.brier, max_increase: 0.01, labels: {mature_after: 7d}, require: no-harm}  # LATER
 breaker: {errors: 20%, over: 10s, min_requests: 20}
 on_fail: rollback                        # rollback | pause
@@ -126,7 +127,6 @@ def test_every_later_key_of_the_service_reference_is_refused_and_nothing_else() 
     refused = keys_refused(SERVICE)
     assert set(refused) == {
         "candidate",
-        "slices.sex_age.cross",
         "contract",
         "limits.per_key_rps",
     }
@@ -137,8 +137,6 @@ def test_every_later_key_of_the_policy_reference_is_refused_and_nothing_else() -
     refused = keys_refused(POLICY)
     assert set(refused) == {
         "steps[3].approve",
-        "gates[7].metric",
-        "gates[7].or",
         "gates[8].metric",
         "gates[8].labels",
         "windows",
@@ -159,6 +157,9 @@ def test_the_service_reference() -> None:
     assert service.prediction.selected == Comparison(operator=">=", operand=0.5)
     assert service.slices["sex"].values == ("female", "male")
     assert service.slices["age_band"].bins == (0.0, 25.0, 40.0, 60.0)
+    assert service.slices["sex_age"].cross == ("sex", "age_band")
+    assert groups_of_slice("sex_age", service.slices)[:2] == ("female/[0,25)", "female/[25,40)")
+    assert len(groups_of_slice("sex_age", service.slices)) == 8
     assert (service.limits.deadline, service.limits.body) == (2.0, 8 * 2**20)
     assert (service.capture.request, service.capture.sample) == (64 * 2**10, 1.0)
     assert (service.mirror.max_bytes, service.mirror.min_coverage) == (64 * 2**20, 0.95)

@@ -47,7 +47,8 @@ def test_every_metric_of_the_language_is_known_once() -> None:
 @pytest.mark.parametrize("metric", NOW, ids=lambda metric: metric.name)
 def test_the_examples_of_supported_metrics_are_accepted(metric: Metric) -> None:
     for margin in metric.margins:
-        gate = parsed(f"metric: {metric.name}, {margin}")
+        by = "by: sex, " if metric.between else ""
+        gate = parsed(f"metric: {metric.name}, {by}{margin}")
         assert getattr(gate, margin.key) is not None
         assert places_of(gate) == metric.places
         if metric.sliced:
@@ -65,7 +66,8 @@ def test_defaults_are_margins_that_the_metric_allows(metric: Metric) -> None:
     for key, value in metric.default:
         allowed = metric.margin(key)
         assert allowed is not None
-        assert value.unit in allowed.units if isinstance(value, Margin) else "factor" in allowed.units
+        unit = value.unit if isinstance(value, Margin) else "plain" if key == "min" else "factor"
+        assert unit in allowed.units
 
 
 def test_families_of_names() -> None:

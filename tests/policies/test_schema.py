@@ -169,7 +169,7 @@ def test_wrong_services_are_refused(old: str, new: str) -> None:
         ("metric: errors", "metric: outcome.brier"),
         ("max_increase: 0.5pp", "max_increase: 0.5%"),
         ("max_ratio: 1.5", "max_ratio: 1"),
-        ("small_slices: hold", "small_slices: pool"),
+        ("small_slices: hold", "small_slices: pol"),
         ("on_error: {action: pause, after: 500ms}", "on_error: {action: pause}"),
         ("breaker: null", "windows: []"),
         ("breaker: null", "brake: null"),

@@ -29,9 +29,10 @@ from accede.store.routes import WIRE, Arm, ServiceRoute
 from tests.router.observer.test_inflow import flush
 
 GROUPS = ("f", "m", "x")
-SLICES = (SlicePlan("sex", "sex", GROUPS), SlicePlan("age", "age", bins=(0.0, 30.0, 60.0)))
+PARTS = (SlicePlan("sex", "sex", GROUPS), SlicePlan("age", "age", bins=(0.0, 30.0, 60.0)))
+SLICES = (*PARTS, SlicePlan("sex_age", "", cross=PARTS))
 LABELS = tuple(f"label{k}" for k in range(20))
-KEPT = ("sex", "age")
+KEPT = ("sex", "age", "sex_age")
 SLICED = dict.fromkeys(("errors", "latency.p95", "missing", "mean", "selected", "agreement", "bin"), KEPT)
 LATENCIES = tuple(LatencyThresholds(f"latency.{q}", 400, 405, 410) for q in ("p50", "p95", "p99"))
 FIRSTS = tuple(LatencyThresholds(f"stream.first_token.{q}", 400, 405, 410) for q in ("p50", "p95"))

@@ -224,6 +224,23 @@ class TestSlices:
         values, groups = self.exchange({"i": [{"sex": "m"}, {"sex": "f"}]}, {"p": 1}, "p", self.SEX)
         assert (values, groups) == ([1.0], (1,))
 
+    def test_a_crossed_slice_has_the_combinations_and_other_where_any_part_is(self) -> None:
+        both = SlicePlan("x", "", cross=(self.SEX, self.AGE))
+        assert group_names(both)[:4] == ("f/[0,25)", "f/[25,40.5)", "f/[40.5,inf)", "m/[0,25)")
+        assert len(group_names(both)) == 7
+        people = [("f", 1), ("f", 50), ("m", 30), ("x", 30), ("m", -1), (None, None)]
+        request = {"i": [{"sex": sex, "age": age} for sex, age in people]}
+        _, groups = self.exchange(request, {"p": list(range(6))}, "p[*]", both)
+        assert groups == ([0, 2, 4, 6, 6, 6],)
+
+    def test_a_part_that_holds_for_the_whole_request_is_crossed_with_every_instance(self) -> None:
+        both = SlicePlan("x", "", cross=(self.COUNTRY, self.SEX))
+        request = {"i": [{"sex": "m"}, {"sex": "f"}], "country": "fr"}
+        _, groups = self.exchange(request, {"p": [1, 2]}, "p[*]", both, self.SEX)
+        assert groups == ([3, 2], [1, 0])
+        _, groups = self.exchange({"country": "fr"}, {"p": [1]}, "p[*]", both)
+        assert groups == (4,)
+
     def test_without_an_answer_the_groups_are_known_all_the_same(self) -> None:
         values, groups = self.exchange({"i": [{"sex": "m"}, {"sex": "f"}]}, {}, "p[*]", self.SEX)
         assert (values, groups) == ([], ([1, 0],))

@@ -32,6 +32,8 @@ def plan(path: str, kind: Any, slices: tuple[str, ...], **changes: Any) -> Measu
         SlicePlan(f"s{at}", where, *((("f", "m"), ()) if at % 2 == 0 else ((), (0.0, 25.0, 40.0))))
         for at, where in enumerate(slices)
     )
+    if len(planned) > 1:
+        planned += (SlicePlan("crossed", "", cross=planned[:2]),)
     selected = Selected(">=", 0.5) if kind == "number" else Selected("==", "f")
     names = tuple(one.name for one in planned)
     settings: dict[str, Any] = {
@@ -162,7 +164,7 @@ def test_it_agrees_with_the_extractor_about_what_stands_beside(bodies: Any, stic
 def test_an_ordinary_exchange_goes_the_short_way() -> None:
     folded = fold(plan("predictions[*].score", "number", ("instances[*].sex", "instances[0].age")), "json")
     body = Body(1, b'{"instances":[{"sex":"m","age":30}]}', b'{"predictions":[{"score":0.7}]}', "", "")
-    assert folded.read(fact(), body) == (0.7, True, 2, (1, 1), 0.7, ())
+    assert folded.read(fact(), body) == (0.7, True, 2, [1, 1, 4], 0.7, ())
     for changes in ({"status": 500}, {"status": 404}, {"ending": 3}, {"served": 1}):
         assert not isinstance(folded.read(fact(**changes), body), tuple)
     for changed in (
