@@ -191,7 +191,8 @@ def _groups(
     epochs: Sequence[GroupsEpoch], traffic: Traffic, given: dict[str, Any]
 ) -> Compared | NotComputable:
     """Two groups of both arms. Requests of one user are alike, so with sticky units they tell less."""
-    got = canary_groups(epochs, **{**given, "sticky": False})
+    together = dict[str, Any](given) | {"sticky": False}
+    got = canary_groups(epochs, **together)
     if not given["sticky"] or not isinstance(got, Gap):
         return got
     whole = [[_n(s) for one in (e.group, e.against) for s in (one.candidate, one.stable)] for e in epochs]
