@@ -191,8 +191,10 @@ def _groups(
     epochs: Sequence[GroupsEpoch], traffic: Traffic, given: dict[str, Any]
 ) -> Compared | NotComputable:
     """Two groups of both arms. Requests of one user are alike, so with sticky units they tell less."""
-    together = dict[str, Any](given) | {"sticky": False}
-    got = canary_groups(epochs, **together)
+    got = canary_groups(
+        epochs, form=given["form"], least=given["least"], sticky=False, shared=given["shared"],
+        variances=given["variances"],
+    )  # fmt: skip
     if not given["sticky"] or not isinstance(got, Gap):
         return got
     whole = [[_n(s) for one in (e.group, e.against) for s in (one.candidate, one.stable)] for e in epochs]
