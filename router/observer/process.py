@@ -158,9 +158,9 @@ def complain(line: str) -> None:
     announce("observer", line)
 
 
-def main() -> int:
-    """Run until the parent says Drain or is gone."""
-    config = msgspec.json.decode(sys.argv[1].encode(), type=ObserverConfig)
+def main(told: str) -> int:
+    """Run as the JSON says until the parent says Drain or is gone; the exit code."""
+    config = msgspec.json.decode(told.encode(), type=ObserverConfig)
     # Documents live for microseconds and have no cycles: collecting every 700 allocations finds nothing.
     gc.set_threshold(100_000, 20, 20)
 
@@ -180,6 +180,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1])
     sys.stderr.flush()
     os._exit(code)  # a thread that waits for a store must not hold the process

@@ -17,6 +17,7 @@ import msgspec
 from ..announce import announce
 from ..control import ControlLink
 from ..facts import Drain, Message, Table
+from .nursery import Born, Nursery, NurseryGone, Program
 
 _FIRST_PAUSE: Final = 0.05  # seconds before a child that died is started again; doubled every time, up to
 _LAST_PAUSE: Final = 5.0
@@ -33,24 +34,26 @@ class Child:
     def __init__(
         self,
         name: str,
-        module: str,
+        program: Program,
         config: Config,
         descriptors: tuple[int, ...],
         told: Callable[[Child, Message], None],
         first: Callable[[], Table | None],
+        nursery: Nursery | None,
     ) -> None:
         self.name = name
         self.pid = 0
         self.applied = 0
         self.restarts: list[float] = []
-        self._module = module
+        self._program = program
+        self._nursery = nursery
         self._config = config
         self._descriptors = descriptors
         self._told = told
         self._first = first
         self._life = 0
         self._link: ControlLink | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Born | None = None
         self._draining = asyncio.Event()
 
     async def keep(self) -> None:
@@ -77,12 +80,7 @@ class Child:
         try:
             with theirs:
                 config = msgspec.json.encode(self._config(self._life, theirs.fileno())).decode()
-                # A session of its own: an interrupt at the terminal is the parent's to handle.
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", self._module, config,
-                    pass_fds=(*self._descriptors, theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
-                )  # fmt: skip
+                self._process = await self._born(config, (*self._descriptors, theirs.fileno()))
         except OSError as problem:
             ours.close()
             return f"could not be started: {problem.strerror}"
@@ -102,6 +100,20 @@ class Child:
             self.pid = self.applied = 0
             link.close()
         return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+
+    async def _born(self, config: str, descriptors: tuple[int, ...]) -> asyncio.subprocess.Process | Born:
+        """A new process of the program. Raises OSError."""
+        if self._nursery is not None:
+            try:
+                return await self._nursery.bear(self._program.module, config, descriptors)
+            except NurseryGone:
+                self._nursery = None
+                announce("router", f"the nursery is gone; {self.name} gets an interpreter of its own")
+        # A session of its own: an interrupt at the terminal is the parent's to handle.
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", self._program.module, config,
+            pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
 
     def send(self, message: Message) -> None:
         """Tell the child, if it lives; a new one learns the table at its start."""

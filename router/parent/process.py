@@ -23,8 +23,10 @@ from ..announce import announce
 from ..counters import Counters
 from ..facts import Applied, Message, Table, Tripped
 from ..marker import Marker
+from ..observer import process as observer
 from ..observer.process import ObserverConfig
 from ..outbox import Outbox
+from ..proxy import worker
 from ..proxy.tls import TlsFiles
 from ..proxy.worker import WorkerConfig
 from .admin import AdminSocket
@@ -32,6 +34,7 @@ from .certificate import Certificate
 from .children import Child
 from .disk import ADMIN, COUNTERS, OBSERVER, RouterFolder, encoded
 from .listening import listen, listen_unix
+from .nursery import Nursery, Program
 from .sync import RouteKeeper, Slots
 from .watcher import Watcher
 
@@ -45,6 +48,9 @@ _OBSERVER_DRAIN: Final = 10.0
 _LAST_REPORT: Final = 2.0
 _REASON: Final = 1000  # characters of an abort's reason that are kept
 _TABLES: Final = 256  # tables whose generations are remembered for late confirmations
+
+_WORKER: Final = Program("accede.router.proxy.worker", "accede-worker", worker.main)
+_OBSERVER: Final = Program("accede.router.observer.process", "accede-observer", observer.main)
 
 
 class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,12 +82,22 @@ def run_router(config: RouterConfig) -> int:
         raise UsageError(f"a router has at least 1 worker; found {config.workers}")
     if config.connections < 1:
         raise UsageError(f"a router takes at least 1 connection; found {config.connections}")
+    # First of all: what we open from here on is not the nursery's.
+    nursery = Nursery.open((_WORKER, _OBSERVER))
+    try:
+        return _run(config, nursery)
+    finally:
+        if nursery is not None:
+            nursery.close()
+
+
+def _run(config: RouterConfig, nursery: Nursery | None) -> int:
     certificate = None if config.tls is None else Certificate(config.tls)
     folder = RouterFolder(config.data)
     try:
         sockets = listen(config.host, config.port, config.workers)
         try:
-            return asyncio.run(_Parent(config, folder, sockets, certificate).run())
+            return asyncio.run(_Parent(config, folder, sockets, certificate, nursery).run())
         except OSError as problem:
             raise AccedeError(
                 f"the router cannot run in {str(folder.path)!r}: {problem.strerror}"
@@ -95,9 +111,11 @@ def run_router(config: RouterConfig) -> int:
 
 class _Parent:
     def __init__(
-        self, config: RouterConfig, folder: RouterFolder, sockets: list[Any], certificate: Certificate | None
-    ) -> None:
+        self, config: RouterConfig, folder: RouterFolder, sockets: list[Any], certificate: Certificate | None,
+        nursery: Nursery | None,
+    ) -> None:  # fmt: skip
         self._config = config
+        self._nursery = nursery
         self._certificate = certificate
         kept = -1 if certificate is None else certificate.spare.descriptor
         spare = () if kept < 0 else (kept,)
@@ -111,8 +129,8 @@ class _Parent:
         self._keeper = RouteKeeper(self._slots)
         self._workers = [
             Child(
-                f"worker {index}", "accede.router.proxy.worker", self._worker_config(index, counters),
-                (sockets[index].fileno(), *spare), self._told, self._table,
+                f"worker {index}", _WORKER, self._worker_config(index, counters),
+                (sockets[index].fileno(), *spare), self._told, self._table, nursery,
             )
             for index in range(config.workers)
         ]  # fmt: skip
@@ -120,8 +138,8 @@ class _Parent:
         self._marker = Marker.create()
         self._reading: tuple[tuple[int, int, int] | None, float] = (None, 0.0)
         self._observer = Child(
-            "the observer", "accede.router.observer.process", self._observer_config,
-            (self._flushes.fileno(), self._marker.descriptor), self._told, self._table,
+            "the observer", _OBSERVER, self._observer_config,
+            (self._flushes.fileno(), self._marker.descriptor), self._told, self._table, nursery,
         )  # fmt: skip
         self._admin = folder.fresh(ADMIN)
         self._generations: dict[int, dict[str, int]] = {}  # table number -> service -> generation
@@ -158,6 +176,8 @@ class _Parent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        if self._nursery is not None:
+            self._nursery.watch()
         try:
             memory = self._folder.recall()
             if memory is not None:

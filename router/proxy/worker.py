@@ -172,11 +172,11 @@ def log(message: str) -> None:
             os.write(_STDERR, line)
 
 
-def run(config: WorkerConfig) -> None:
-    """Serve until drained; uvloop where it is installed."""
+def run(config: WorkerConfig) -> int:
+    """Serve until drained, the exit code; uvloop where it is installed."""
     counters = Counters(config.counters, config.workers)
 
-    async def main() -> None:
+    async def serve() -> None:
         await Worker(config, counters).run()
 
     try:
@@ -187,11 +187,17 @@ def run(config: WorkerConfig) -> None:
         loop_factory = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(main())
+            runner.run(serve())
     except UsageError as problem:  # the TLS files, which the parent has read before
         log(f"worker {config.worker}: {problem}")
-        raise SystemExit(problem.exit_code) from None
+        return problem.exit_code
+    return 0
+
+
+def main(config: str) -> int:
+    """Serve as the JSON says; the exit code."""
+    return run(msgspec.json.decode(config.encode(), type=WorkerConfig))
 
 
 if __name__ == "__main__":
-    run(msgspec.json.decode(sys.argv[1].encode(), type=WorkerConfig))
+    sys.exit(main(sys.argv[1]))

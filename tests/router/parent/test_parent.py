@@ -227,7 +227,7 @@ class TestDeath:
     ) -> None:
         port = served.port
         children = psutil.Process(served.process.pid).children()
-        assert len(children) == 3
+        assert len(children) == 4, "two workers, the observer, and the nursery"
         served.process.kill()
         served.process.wait()
         _, alive = psutil.wait_procs(children, timeout=15)

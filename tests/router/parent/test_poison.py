@@ -22,20 +22,24 @@ from tests.router.conftest import UpstreamProcess
 from tests.router.parent.test_parent import RouterProcess, commit, poll, route
 
 FATAL = """
-import os, sys, time
-if "accede.router.observer.process" in " ".join(sys.orig_argv):
-    import msgspec
-    made = msgspec.json.Decoder
-    class Decoder:
-        def __init__(self, *arguments):
-            self._decoder = made(*arguments)
-        def decode(self, body):
-            if isinstance(body, bytes):
-                if b"POISON" in body:
-                    os.abort()
-                if b"HANG" in body:
-                    time.sleep(3600)
-            return self._decoder.decode(body)
+import os, pathlib, sys, time
+import msgspec
+made = msgspec.json.Decoder
+def observing():
+    comm = pathlib.Path("/proc/self/comm")
+    named = comm.exists() and "accede-observer" in comm.read_text()
+    return named or "accede.router.observer.process" in " ".join(sys.orig_argv)
+class Decoder:
+    def __init__(self, *arguments):
+        self._decoder = made(*arguments)
+    def decode(self, body):
+        if isinstance(body, bytes):
+            if b"POISON" in body and observing():
+                os.abort()
+            if b"HANG" in body and observing():
+                time.sleep(3600)
+        return self._decoder.decode(body)
+if "accede.router" in " ".join(sys.orig_argv):
     msgspec.json.Decoder = Decoder
 """
 
