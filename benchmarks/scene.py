@@ -141,7 +141,10 @@ class Scene:
         serving = tuple(int(worker["pid"]) for worker in told["workers"])
         pin(list(serving), self.where.proxy)
         port = int(str(told["listen"]).rpartition(":")[2])
-        return Side(name, port, serving, {"observer": int(told["observer"]["pid"]), "parent": process.pid})
+        others = {"observer": int(told["observer"]["pid"]), "parent": process.pid}
+        if told.get("nursery"):
+            others["nursery"] = int(told["nursery"])
+        return Side(name, port, serving, others)
 
     def _nginx(self, name: str, text: str, port: int, cores: set[int]) -> subprocess.Popen[str]:
         config = self.folder / f"{name}.conf"

@@ -1,9 +1,9 @@
 """A process that has loaded all and does nothing but fork the parent's children (docs/decisions/0013).
 
-What is loaded before a fork is in memory once for all. The parent itself cannot fork them again later: by then
-it has threads, an event loop and a store. So it forks the nursery before it has any of them, and asks it with
-one datagram per child, which carries the child's descriptors. A child is forked twice: its mother ends at
-once, and the parent, a subreaper, is its parent from then on. So it waits for its children itself, no
+What is loaded before a fork is in memory once for all. The parent itself cannot fork them again later: by
+then it has threads, an event loop and a store. So it forks the nursery before it has any of them, and asks it
+with one datagram per child, which carries the child's descriptors. A child is forked twice: its mother ends
+at once, and the parent, a subreaper, is its parent from then on. So it waits for its children itself, no
 number can be another process's before it has, and a nursery that dies takes nobody along.
 
 Linux only. Without a nursery, children are interpreters of their own, which cost memory and nothing else.
@@ -36,7 +36,7 @@ _STANDARD: Final = 3  # descriptors 0, 1 and 2
 
 
 class Program(NamedTuple):
-    """What a child is: `run` takes its config as JSON and gives its exit code; `python -m module` does the same."""
+    """What a child is. `run` takes its config as JSON and gives its exit code, as `python -m module` does."""
 
     module: str
     title: str  # what `ps` shows of a forked one; 15 bytes are kept
@@ -107,7 +107,7 @@ class Nursery:
             return None
         sys.stdout.flush()
         sys.stderr.flush()
-        # What is here now lives as long as we do: a collection that touched it would make copies of its pages.
+        # What is here now lives as long as we do: a collection that touched it would copy its pages.
         gc.collect()
         gc.freeze()
         try:
@@ -131,7 +131,7 @@ class Nursery:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._look)
 
     async def bear(self, module: str, config: str, descriptors: Sequence[int]) -> Born:
-        """A child that has `descriptors` under the same numbers, and no others. Raises NurseryGone, OSError."""
+        """A child that has `descriptors`, numbered as here, and no others. Raises NurseryGone, OSError."""
         request = msgspec.json.encode(_Birth(module, config, tuple(descriptors)))
         async with self._turn:
             try:
@@ -140,6 +140,7 @@ class Nursery:
                 told = await asyncio.wait_for(loop.sock_recv(self._link, _LONGEST), _PATIENCE)
                 answer = msgspec.json.decode(told, type=_Answer)
             except (OSError, TimeoutError, msgspec.DecodeError) as problem:
+                self.close()
                 raise NurseryGone from problem
         if answer.failed:
             raise OSError(answer.number, os.strerror(answer.number))

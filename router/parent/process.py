@@ -23,12 +23,12 @@ from ..announce import announce
 from ..counters import Counters
 from ..facts import Applied, Message, Table, Tripped
 from ..marker import Marker
-from ..observer import process as observer
 from ..observer.process import ObserverConfig
+from ..observer.process import main as observe
 from ..outbox import Outbox
-from ..proxy import worker
 from ..proxy.tls import TlsFiles
 from ..proxy.worker import WorkerConfig
+from ..proxy.worker import main as work
 from .admin import AdminSocket
 from .certificate import Certificate
 from .children import Child
@@ -49,8 +49,8 @@ _LAST_REPORT: Final = 2.0
 _REASON: Final = 1000  # characters of an abort's reason that are kept
 _TABLES: Final = 256  # tables whose generations are remembered for late confirmations
 
-_WORKER: Final = Program("accede.router.proxy.worker", "accede-worker", worker.main)
-_OBSERVER: Final = Program("accede.router.observer.process", "accede-observer", observer.main)
+_WORKER: Final = Program("accede.router.proxy.worker", "accede-worker", work)
+_OBSERVER: Final = Program("accede.router.observer.process", "accede-observer", observe)
 
 
 class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -384,6 +384,7 @@ class _Parent:
             "tls": "off" if self._certificate is None else self._certificate.renewal.problem or "ok",
             "workers": [_described(worker) for worker in self._workers],
             "observer": _described(self._observer),
+            "nursery": 0 if self._nursery is None else self._nursery.pid,
         }
 
 
