@@ -76,6 +76,6 @@ def test_its_links_lead_somewhere() -> None:
 
 
 def test_its_library_policies_exist() -> None:
-    for name in ("guarded", "fast", "llm", "low-traffic", "shadow-only"):
+    for name in ("guarded", "fast", "fairness-regulated", "llm", "low-traffic", "shadow-only"):
         assert f"`{name}`" in README
         assert (ROOT / "policies" / "library" / f"{name}.yaml").is_file()

@@ -134,7 +134,7 @@ def test_a_policy_outside_the_files_read_is_told(tmp_path: Path) -> None:
     assert str(problem).startswith(
         f"{services}/a.yaml:8:9: policy: '../p.yaml' is not among the files read here"
     )
-    assert "fast, guarded, llm, low-traffic, shadow-only" in problem.message
+    assert "fairness-regulated, fast, guarded, llm, low-traffic, shadow-only" in problem.message
 
 
 def test_a_policy_that_is_a_service_is_told(tmp_path: Path) -> None:

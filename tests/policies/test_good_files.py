@@ -313,7 +313,9 @@ def test_the_hash_follows_the_values_not_the_writing() -> None:
     assert len(policy_hash(parse_policy(DEMO))) == 64
 
 
-@pytest.mark.parametrize("name", ["guarded", "fast", "llm", "low-traffic", "shadow-only"])
+@pytest.mark.parametrize(
+    "name", ["guarded", "fast", "fairness-regulated", "llm", "low-traffic", "shadow-only"]
+)
 def test_library_policies_survive_their_canonical_form(name: str) -> None:
     policy = load_policy(name)
     assert policy.name == name

@@ -13,7 +13,7 @@ from accede.policies.pair_rules import check_pair
 
 
 def test_the_names() -> None:
-    assert library.names() == ("fast", "guarded", "llm", "low-traffic", "shadow-only")
+    assert library.names() == ("fairness-regulated", "fast", "guarded", "llm", "low-traffic", "shadow-only")
 
 
 def test_a_shadow_only_policy_has_no_step_that_users_see() -> None:
@@ -53,14 +53,30 @@ def test_the_policy_for_low_traffic_needs_no_slices_and_one_weight() -> None:
         assert check_pair(parse_service(text), low) == ()
 
 
+def test_the_policy_for_decisions_about_people_needs_a_slice_and_what_is_selected() -> None:
+    policy = load_policy("fairness-regulated")
+    gates = {gate.metric: gate for gate in policy.gates}
+    assert {gate.by for name, gate in gates.items() if name.startswith("selection_")} == {"protected"}
+    assert gates["selection_ratio"].or_else == "not_worse_than_stable"
+    declared = (
+        'prediction: {path: "predictions[0]", selected: ">= 0.5"}\n'
+        "slices: {protected: {path: sex, values: [female, male], reference: male}}\n"
+    )
+    assert check_pair(parse_service(f"{SERVICE}protocol: kserve-v1\n{declared}"), policy) == ()
+    problems = check_pair(parse_service(f"{SERVICE}protocol: kserve-v1\n"), policy)
+    assert any("selection_gap needs prediction.selected" in one.message for one in problems)
+    assert any("no such slice 'protected'" in one.message for one in problems)
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(
         NotFound,
-        match=r"no library policy '\.\./guarded'; there are: fast, guarded, llm, low-traffic, shadow-only",
+        match=r"no library policy '\.\./guarded'; there are: fairness-regulated, fast, guarded, llm, ",
     ):
         library.read("../guarded")
     with pytest.raises(
-        FileError, match="no such file or library policy; did you mean 'guarded'\\? the library has: fast,"
+        FileError,
+        match="no such file or library policy; did you mean 'guarded'\\? the library has: fairness-reg",
     ):
         load_policy("garded")
     with pytest.raises(FileError, match=r"x/garded.yaml:1:1: no such file$"):
