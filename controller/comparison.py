@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
+from .batching import too_short
 from .cells import Cell, Limit, is_amount
 from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
 from .groups import moment_of
@@ -32,8 +33,14 @@ OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects", "st
 class Side:
     """What one of the two questions (harm, safety) is asked of, and how: they may see different series."""
 
-    def __init__(self, epochs: Epochs, measure: Callable[[Any], Compared | NotComputable]) -> None:
+    def __init__(
+        self,
+        epochs: Epochs,
+        measure: Callable[[Any], Compared | NotComputable],
+        unless: Callable[[Any], NotComputable | None] | None = None,
+    ) -> None:
         self.epochs = epochs
+        self._unless = unless
         self.measure = measure
         self._known: dict[int, Compared | NotComputable] = {}
 
@@ -60,7 +67,9 @@ class Side:
     def look(self, latest: int) -> Compared | NotComputable:
         """Measured over the `latest` so many epochs; steps never go back, so those are a tail."""
         if latest not in self._known:
-            self._known[latest] = self.measure(self.epochs[len(self.epochs) - latest :])
+            epochs = self.epochs[len(self.epochs) - latest :]
+            problem = None if self._unless is None else self._unless(epochs)
+            self._known[latest] = problem or self.measure(epochs)
         return self._known[latest]
 
 
@@ -156,14 +165,15 @@ def _paired_sides(
     epochs = view.pairs(cell.place, cell.group, cell.series)
     if isinstance(epochs, Broken):
         return epochs
+    unless = partial(too_short, batch=constants.batch)
     if limit.effect == "share":
-        side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau))
+        side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau), unless)
         return side, side
     measure = partial(paired_differences, counted=not is_amount(cell.series, constants), autocorrelation=tau)
     if limit.effect == "ratio":
         return (
-            Side(epochs, partial(measure, ratio=limit.harm_at)),
-            Side(epochs, partial(measure, ratio=limit.margin)),
+            Side(epochs, partial(measure, ratio=limit.harm_at), unless),
+            Side(epochs, partial(measure, ratio=limit.margin), unless),
         )
-    side = Side(epochs, measure)
+    side = Side(epochs, measure, unless)
     return side, side

@@ -23,6 +23,7 @@ from ..store.evidence import Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA, bin_of, edge
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
+from .batching import chosen_batch
 from .cells import MEANS, harm_ratio, quantile_of, series_of
 from .lacking import unready
 from .reference import (
@@ -99,6 +100,7 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
         shares=shares,
         requests=requests,
         autocorrelation_time=_autocorrelation(baseline),
+        batch=chosen_batch(policy, baseline),
         groups=groups,
         sticky=service.unit.sticky,
         tokens=tokens,

@@ -26,6 +26,7 @@ from ..store.measurement import (
 )
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 from .cells import series_of
+from .length import batch_of
 from .mirroring import noise_floor
 from .reference import MAX_CLASSES
 
@@ -53,7 +54,7 @@ def measurement_plan(
         epoch=epoch.epoch,
         stage=stage,
         extraction=extraction_of(service),
-        batch=policy.batch,
+        batch=batch_of(policy, constants),
         account_after=min(
             service.limits.deadline,
             ACCOUNT_STREAMS_AFTER if service.protocol in TELLING else ACCOUNT_AFTER,
@@ -145,7 +146,7 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             epoch=1,
             stage=place,
             extraction=extraction_of(service),
-            batch=policy.batch,
+            batch=batch_of(policy, None),
             account_after=ACCOUNT_AFTER,
             sticky=service.unit.sticky,
             thresholds=tuple(LatencyThresholds(metric, 0, 0, 0) for metric in latencies),

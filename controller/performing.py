@@ -29,6 +29,7 @@ from ..store.rollouts import (
 )
 from ..store.routes import ServiceRoute
 from .actions import Action, Advance, HoldError, Note, Pause, Release, Resume
+from .length import batch_of
 from .machine import apply
 from .routing import ended_route, renewed_route, rollout_route
 
@@ -140,6 +141,7 @@ def _epoch(seen: Seen, action: Advance, now: float, freeze_epoch: FreezeEpoch) -
         centres=centres,
         thresholds=thresholds,
         mirror_back=step.mirror_back or 0.0,
+        batch=batch_of(seen.policy, constants),
     )
 
 

@@ -23,6 +23,7 @@ from ..store.rollouts import EpochRecord, FrozenConstants
 from .assumed import Fact, Given, Source
 from .cells import quantile_of, series_of
 from .freeze import epoch_constants, freeze, references_of, shared_slices
+from .length import batch_of
 from .traffic import Traffic, histogram_tail
 
 # Assumptions about a service that nobody has measured. They are printed with every plan that uses them.
@@ -87,8 +88,8 @@ class _Made:
             self._choose("correlation of pairs", self.given.correlation, None, CORRELATION)
         units, within = self._units(constants)
         return Traffic(
-            constants, rate, self.policy.batch, tuple(self.facts), thresholds, tails, agreement, correlation,
-            bursts, units, within, self.given.harm or HARM, self.given.attempt or 0,
+            constants, rate, batch_of(self.policy, constants), tuple(self.facts), thresholds, tails,
+            agreement, correlation, bursts, units, within, self.given.harm or HARM, self.given.attempt or 0,
             mirrors=self.service.side_effects in {"none", "shadow-aware"},
         )  # fmt: skip
 

@@ -161,8 +161,10 @@ class RolloutPolicy(Value):
     baseline: Baseline = Field(
         default=Baseline(), description="Stable alone first: it freezes scales and thresholds."
     )
-    batch: Annotated[Duration, Field(gt=0)] = Field(
-        default=5.0, description="Length of a time cluster: at least twice the longest ordinary stall."
+    batch: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="Length of a time cluster: at least twice the longest ordinary stall. Unset: chosen in "
+        "the baseline, 5s to 60s, ten times as long as stable's errors are correlated.",
     )
     max_duration: Annotated[Duration, Field(gt=0)] = Field(
         default=7 * 86400.0, description="The whole rollout lasts at most this long."

@@ -180,6 +180,7 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: float | None = None  # output tokens that are y = 1
     ranks: RankTable | None = None  # stable's distribution, where a gate asks for prediction.rank
     spans: dict[str, float] = {}  # numeric metric of the service's own -> its range's length
+    batch: float = 5.0  # seconds of a time cluster, of every epoch of the rollout
     min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
     references: dict[str, str] = {}  # slice -> "slice=group" that the others are compared with
     shared: tuple[str, ...] = ()  # slices in several of whose groups one request may be
@@ -202,6 +203,7 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     centres: dict[str, float] = {}
     thresholds: dict[str, tuple[int, int, int]] = {}
     mirror_back: float = 0.0
+    batch: float = 5.0  # seconds of a time cluster
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -193,7 +193,7 @@ class TestHowMuch:
 
     def test_time_clusters_cannot_decide_before_there_are_twenty(self) -> None:
         chosen = policy("{metric: errors, max_increase: 20pp}")
-        assert seconds(planned(chosen, rate=1000.0)) >= 20 * chosen.batch
+        assert seconds(planned(chosen, rate=1000.0)) >= 20 * (chosen.batch or 5.0)
         assert effective_clusters(5.0, [(0.0, 100.0, 1e9)]) == pytest.approx(20.0)
         assert effective_clusters(5.0, [(0.0, 640.0, 1e9)]) == pytest.approx(128.0)
         assert effective_clusters(5.0, [(0.0, 64_000.0, 1e9)]) == pytest.approx(128.0)

@@ -369,8 +369,8 @@ def parse(text: Mapping[str, Any]) -> RolloutPolicy:
 
 def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End:
     """One rollout from its baseline to its end, looked at `every` so many seconds."""
-    traffic = Traffic(world, policy.batch, seed)
-    now = 1000.0 * policy.batch
+    traffic = Traffic(world, (policy.batch or 5.0), seed)
+    now = 1000.0 * (policy.batch or 5.0)
     started = now
     epochs: dict[int, Epoch] = {0: Epoch()}
     latency: dict[int, dict[str, dict[int, int]]] = {}

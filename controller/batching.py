@@ -1,0 +1,53 @@
+"""The length of a batch of time: chosen from stable's memory in epoch 0, held against that of pairs after.
+
+A batch lasts at least ten autocorrelation times of what is analysed in it, or its verdicts wait. The memory
+of stable's errors is known in epoch 0; that of differences between two versions only from the pairs
+themselves, so it is measured again at every look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Final
+
+import numpy as np
+
+from ..policies.policy import RolloutPolicy
+from ..store.evidence import Evidence, SeriesKey
+from .length import DEFAULT_BATCH
+from .stats.autocorrelation import memory
+from .stats.result import NotComputable
+from .sums import PairEpoch, Sums, sums_of
+
+LONGEST: Final = 60.0
+"""Seconds; a longer batch must be asked for, since twenty of them are the least that anything needs."""
+
+_FEWEST_EVENTS: Final = 10.0
+
+
+def chosen_batch(policy: RolloutPolicy, baseline: Evidence) -> float:
+    """Seconds, to be frozen: as written, else what stable's errors in epoch 0 ask for, within bounds."""
+    if policy.batch is not None:
+        return policy.batch
+    sums = sums_of(baseline, SeriesKey("stable", "", "errors"))
+    if not isinstance(sums, Sums) or float(sums.y.sum()) < _FEWEST_EVENTS:
+        return DEFAULT_BATCH
+    got = memory(sums.n, sums.y, sums.square)
+    if isinstance(got, NotComputable):
+        return DEFAULT_BATCH
+    return min(LONGEST, max(DEFAULT_BATCH, float(ceil(DEFAULT_BATCH * got.batches_needed))))
+
+
+def too_short(epochs: Sequence[PairEpoch], batch: float) -> NotComputable | None:
+    """Why batches of these pairs cannot be taken as independent; None where they can, or nothing varies."""
+    sums = [(epoch.pair.n, epoch.pair.y, epoch.pair.square) for epoch in epochs]
+    got = memory(*(sum(column, np.zeros_like(column[0])) for column in zip(*sums, strict=True)))
+    if isinstance(got, NotComputable) or got.batches_needed <= 1.0:
+        return None
+    seconds = (got.tau - 1.0) / got.per_batch * batch
+    return NotComputable(
+        f"what is compared on pairs is correlated over about {seconds:.3g} s, more than a tenth of a batch "
+        f"of {batch:g} s, so batches are not independent: write `batch: {ceil(batch * got.batches_needed)}s` "
+        "into the policy and start again"
+    )

@@ -1,0 +1,90 @@
+"""How long outcomes remember: integrated autocorrelation time from sums per batch of time.
+
+Batches that are short against the memory of what they hold are not independent, and a variance between them
+is too small (plain tests of AR(.9) differences raise false alarms in 69% of runs). The time is measured from
+the same sums that are analysed: how much more the batches scatter than independent outcomes would (Sokal
+1997, blocking: Flyvbjerg and Petersen 1989), times the correlation that is left between batches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .result import NotComputable
+
+FEWEST_BATCHES = 10
+LENGTHS = 10.0
+"""A batch lasts at least this many autocorrelation times."""
+
+_SIGMA = 3.0
+_SIGMA_BETWEEN = 2.0  # a shorter memory than is there would be the graver mistake
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``tau`` = 1 + 2 sum of autocorrelations, in observations: 1 where none is seen beyond chance.
+
+    ``per_batch``: observations in a batch on average.
+    """
+
+    tau: float
+    per_batch: float
+
+    @property
+    def batches_needed(self) -> float:
+        """By how much batches must be longer, 1 or less where they are long enough.
+
+        The memory of an observation beyond itself, tau - 1, is compared: independent outcomes that come
+        slowly have none, however few are in a batch.
+        """
+        return LENGTHS * (self.tau - 1.0) / self.per_batch
+
+
+def memory(n: Floats, y: Floats, square: Floats) -> Memory | NotComputable:
+    """Autocorrelation of single outcomes from their sums per batch.
+
+    Args:
+        n: observations per batch, length G, in the order of time (cyclic: the first follows the last).
+        y: sum of the outcomes, length G.
+        square: sum of their squares, length G.
+    """
+    n, y, square = (np.asarray(column, dtype=np.float64) for column in (n, y, square))
+    if n.ndim != 1 or not n.shape == y.shape == square.shape:
+        return NotComputable(f"batches have shapes {n.shape}, {y.shape} and {square.shape}")
+    if not np.isfinite(np.concatenate((n, y, square))).all() or (n < 0.0).any() or (square < 0.0).any():
+        return NotComputable("sums of a batch are negative or not finite")
+    filled = n > 0.0
+    count = int(np.count_nonzero(filled))
+    if count < FEWEST_BATCHES:
+        return NotComputable(f"{count} batches, at least {FEWEST_BATCHES} are needed")
+    total = float(n.sum())
+    mean = float(y.sum()) / total
+    variance = float(square.sum()) / total - mean * mean
+    if variance <= 1e-12:
+        return NotComputable("outcomes that do not vary have no autocorrelation")
+    scattered = np.where(filled, y - mean * n, 0.0) / np.sqrt(np.where(filled, n, 1.0))
+    within = float(np.dot(scattered, scattered)) / (count - 1.0) / variance
+    if within <= 1.0 + _SIGMA * math.sqrt(2.0 / count):
+        within = 1.0
+    return Memory(within * _between(scattered, filled), total / count)
+
+
+def _between(scattered: Floats, filled: NDArray[np.bool_]) -> float:
+    """1 + 2 sum of the correlations between batches, up to the first that may be chance."""
+    power = float(np.dot(scattered, scattered)) / float(np.count_nonzero(filled))
+    tau = 1.0
+    for lag in range(1, scattered.size // 4):
+        both = int(np.count_nonzero(filled & np.roll(filled, lag)))
+        if both < FEWEST_BATCHES or power <= 0.0:
+            break
+        correlation = float(np.dot(scattered, np.roll(scattered, lag))) / both / power
+        if correlation <= _SIGMA_BETWEEN / math.sqrt(both):
+            break
+        tau += 2.0 * correlation
+    return tau
