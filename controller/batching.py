@@ -41,8 +41,11 @@ def chosen_batch(policy: RolloutPolicy, baseline: Evidence) -> float:
 
 def too_short(epochs: Sequence[PairEpoch], batch: float) -> NotComputable | None:
     """Why batches of these pairs cannot be taken as independent; None where they can, or nothing varies."""
-    sums = [(epoch.pair.n, epoch.pair.y, epoch.pair.square) for epoch in epochs]
-    got = memory(*(sum(column, np.zeros_like(column[0])) for column in zip(*sums, strict=True)))
+    got = memory(
+        np.sum([epoch.pair.n for epoch in epochs], axis=0),
+        np.sum([epoch.pair.y for epoch in epochs], axis=0),
+        np.sum([epoch.pair.square for epoch in epochs], axis=0),
+    )
     if isinstance(got, NotComputable) or got.batches_needed <= 1.0:
         return None
     seconds = (got.tau - 1.0) / got.per_batch * batch

@@ -50,7 +50,7 @@ class Backed(Scene):
 
     def agreed(self, number: int, pairs: float, disagreeing: float, clusters: int = 30) -> Backed:
         rest = [0.0] * (CLUSTERS - clusters)
-        y = [pairs - disagreeing * (1.5 if k % 2 else 0.5) for k in range(clusters)] + rest
+        y = [pairs - disagreeing * (1.25 if k % 2 else 0.75) for k in range(clusters)] + rest
         self.put(number, "pair", "agreement", [pairs] * clusters + rest, y)
         return self
 
