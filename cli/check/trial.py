@@ -13,6 +13,7 @@ import msgspec
 
 from ...controller.analysis import analyse
 from ...controller.freeze import epoch_constants, freeze
+from ...controller.length import batch_of
 from ...controller.routing import idle_route, rollout_route
 from ...errors import AccedeError
 from ...policies.canonical import canonical, policy_hash
@@ -138,7 +139,7 @@ class Trial:
         return self._fold.evidence(SOURCE, 1.0, 1.0, {})
 
     def _at(self, block: int) -> float:
-        return (block % CLUSTERS + 0.5) * self._policy.batch
+        return (block % CLUSTERS + 0.5) * batch_of(self._policy, self._record.constants)
 
     def _exchange(self, block: int, request: bytes, answer: Answer) -> None:
         self._number += 1
