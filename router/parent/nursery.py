@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -192,7 +193,7 @@ def _serve(link: int, programs: dict[str, Program]) -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     with contextlib.suppress(ImportError):
-        import uvloop  # noqa: F401, PLC0415 (not the parent's; children would load it each for itself)
+        importlib.import_module("uvloop")  # not the parent's; children would load it each for itself
     gc.freeze()
     end = socket.socket(fileno=link)
     while True:
