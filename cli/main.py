@@ -20,6 +20,7 @@ from ..errors import AccedeError
 from . import demonstration, files, initial, outcomes, planes, planning, rollouts, serving
 from .check import verb as checking
 from .processes import Stopped, die_with_parent
+from .simulate import verb as simulating
 
 app = typer.Typer(
     name="accede",
@@ -28,7 +29,18 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and one-line usage errors, the same on a terminal and in a log
     pretty_exceptions_enable=False,
 )
-for group in (demonstration, initial, files, planning, checking, serving, planes, rollouts, outcomes):
+for group in (
+    demonstration,
+    initial,
+    files,
+    planning,
+    checking,
+    simulating,
+    serving,
+    planes,
+    rollouts,
+    outcomes,
+):
     group.add_to(app)
 
 

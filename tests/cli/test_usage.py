@@ -22,6 +22,7 @@ VERBS = (
         "schema",
         "plan",
         "check",
+        "simulate",
         "start",
         "status",
         "list",
