@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .service import Slice
+if TYPE_CHECKING:  # the router uses the names of groups, and must not load pydantic for them
+    from .service import Slice
 
 OTHER: Final = "other"
 POOLED: Final = "(pooled)"  # all small groups of a slice together, where a gate asks for it

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,13 @@ def test_a_nursery_that_dies_takes_nobody_along_and_children_start_without_it(se
     }
     for name in ("worker 0", "observer"):
         os.kill(before[name], signal.SIGKILL)
-    poll(lambda: served.status()["ready"] and served.status()["observer"]["table"] == 1)
+
+    def back() -> bool:
+        told = served.status()
+        restarts = told["workers"][0]["restarts"], told["observer"]["restarts"]
+        return bool(told["ready"] and told["observer"]["table"] and restarts == (1, 1))
+
+    poll(back)
     after = pids(served)
     assert after["worker 0"] != before["worker 0"]
     assert "accede.router.proxy.worker" in psutil.Process(after["worker 0"]).cmdline()
@@ -129,3 +136,12 @@ def test_a_killed_parent_leaves_no_nursery(served: RouterProcess) -> None:
     served.process.wait()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert alive == []
+
+
+def test_a_router_loads_no_library_that_it_does_not_need() -> None:
+    asked = "import sys, accede.router.parent.process; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    # Every process of the router would carry them: pydantic alone takes 7 MiB.
+    assert (
+        set(found.stdout.split()) & {"pydantic", "yaml", "numpy", "scipy", "typer", "httpx", "redis"} == set()
+    )
