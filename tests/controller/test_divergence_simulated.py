@@ -55,8 +55,8 @@ def diverging(rng: np.random.Generator, noise: float, beyond: float, *, pairs: i
     common = rng.beta(2.0, 2.0 / noise - 2.0, BATCHES) if 0.0 < noise < 1.0 else np.full(BATCHES, noise)
     n = rng.poisson(pairs, BATCHES).astype(float)
     again = rng.poisson(pairs / 5, BATCHES).astype(float)
-    ours = rng.binomial(n.astype(int), np.minimum(1.0, common + beyond))
-    theirs = rng.binomial(again.astype(int), common)
+    ours = rng.binomial(n.astype(int), np.minimum(1.0, common + beyond)).astype(float)
+    theirs = rng.binomial(again.astype(int), common).astype(float)
     return PairEpoch(0, 1.0, Sums(n, n - ours, n - ours), Sums(again, again - theirs, again - theirs))
 
 

@@ -111,7 +111,7 @@ def test_each_harm_fails_its_gate_and_none_passes_all(harm: str) -> None:
     evidence = seen(folded(plan), plan, harm, 2)
     record = msgspec.structs.replace(Scene().record(), epochs=(before, epoch), constants=constants, step=0)
     verdicts = analyse(record, policy, {1: evidence}, (), 300.0).verdicts
-    got = dict(zip(GATES, (verdict.outcome for verdict in verdicts), strict=True))
+    got: dict[str, Outcome] = dict(zip(GATES, (verdict.outcome for verdict in verdicts), strict=True))
     if not harm:
         assert set(got.values()) == {Outcome.PASS}, [verdict.reason for verdict in verdicts]
     else:
