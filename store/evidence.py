@@ -67,6 +67,7 @@ from .measurement import CLUSTERS
 from .wire import check_version, read_msgpack
 
 WIRE = "accede.evidence/1"
+LABELS = "labels"  # the source of what labels add: no router's, so its watermark says nothing
 
 K = TypeVar("K")
 
@@ -268,9 +269,10 @@ def merge(parts: Sequence[Evidence]) -> Evidence | None:
     first = parts[0]
     if any((p.service, p.rollout, p.epoch) != (first.service, first.rollout, first.epoch) for p in parts):
         raise ValueError("only evidence of one service, rollout and epoch adds")
+    timed = [part for part in parts if part.source != LABELS] or parts
     total = Evidence(
         wire=WIRE, service=first.service, rollout=first.rollout, epoch=first.epoch, source="*",
-        published=max(part.published for part in parts), watermark=min(part.watermark for part in parts),
+        published=max(part.published for part in timed), watermark=min(part.watermark for part in timed),
     )  # fmt: skip
     for part in parts:
         _add_part(total, part)

@@ -28,6 +28,7 @@ from typing import Protocol
 import msgspec
 
 from .evidence import Evidence
+from .labels import LabelStore
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
 from .routes import ServiceRoute
 
@@ -65,6 +66,11 @@ class Routes(msgspec.Struct, frozen=True):
 
 class RouterStore(Protocol):
     """What a router needs."""
+
+    @property
+    def labels(self) -> LabelStore:
+        """Predictions and labels, which services with gates on outcomes need; guarantees of its own."""
+        ...
 
     def revision(self) -> int:
         """The number of the last commit that changed a route, 0 before the first."""

@@ -24,6 +24,7 @@ from .protocol import Commit, Routes
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
 from .sqlite_faults import store_error
+from .sqlite_labels import SqliteLabels
 from .sqlite_schema import begin_write, connect, prepare
 
 WAIT = 2.5  # s for a lock of this process, and again for one of another: never a hang
@@ -45,6 +46,7 @@ class SqliteStore:
         self._closed = False
         self._read_lock, self._write_lock = Lock(), Lock()
         self._decoded: dict[str, tuple[bytes, ServiceRoute | str]] = {}
+        self._labels = SqliteLabels(self._reading, self._writing)
         prepare(self._path, wait)
         try:
             self._reader, self._writer = connect(self._path, wait), connect(self._path, wait)
@@ -59,6 +61,11 @@ class SqliteStore:
                 self._closed = True
                 if os.getpid() == self._process:
                     connection.close()
+
+    @property
+    def labels(self) -> SqliteLabels:
+        """Where predictions and labels meet."""
+        return self._labels
 
     # Routers
 

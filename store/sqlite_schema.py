@@ -1,7 +1,8 @@
 """The database file: where it may be, how connections are set up, and its tables with their version.
 
 A file is ours if its application_id is; its user_version is the version of these tables. An empty
-file becomes ours. Nothing is ever written to a file that is somebody else's or of a newer version.
+file becomes ours, one of an older version gets what it lacks. Nothing is ever written to a file that is
+somebody else's or of a newer version.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from ..errors import StoreError
+from . import sqlite_labels
 from .sqlite_faults import store_error
 
 APPLICATION = 0x41434345  # "ACCE"
-VERSION = 1
+VERSION = 2  # 1: without the tables of store.sqlite_labels, which are added when it is opened
 
 # A second of publications at most stays in the log between two checkpoints: 16 MiB, in pages of 4 KiB.
 _CHECKPOINT_PAGES = 4096
@@ -143,7 +145,8 @@ def _prepare(path: Path, wait: float) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         if not _is_ours(connection, path):  # nobody was first
-            for statement in _TABLES.split(";"):
+            made = connection.execute("PRAGMA user_version").fetchone()[0]
+            for statement in (sqlite_labels.TABLES if made else _TABLES + sqlite_labels.TABLES).split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -153,11 +156,16 @@ def _prepare(path: Path, wait: float) -> None:
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """True for a store of this version, False for an empty file; raises StoreError for anything else."""
+    """True for a store of this version, False for an empty file or one of version 1, which lacks tables.
+
+    Raises StoreError for anything else.
+    """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION and version == VERSION:
         return True
+    if application == APPLICATION and version == 1:
+        return False
     if application == APPLICATION:
         made_by = "a newer version" if version > VERSION else "another version"
         raise StoreError(

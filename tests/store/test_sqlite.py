@@ -124,9 +124,23 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 def test_tables_of_a_newer_version_are_refused(path: Path) -> None:
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with refused(path, r"newer version of accede \(tables 2, this one reads 1\)"):
+        connection.execute("PRAGMA user_version = 3")
+    with refused(path, r"newer version of accede \(tables 3, this one reads 2\)"):
         SqliteStore(path)
+
+
+def test_a_store_of_version_1_gets_the_tables_of_labels_and_keeps_the_rest(
+    path: Path, records: Records
+) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit(records.commit())
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("predictions", "labels", "folds", "label_totals"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
+    with closing(SqliteStore(path)) as store:
+        assert store.rollout("fraud") == records.commit().record
+        assert store.labels.held("fraud").predictions == 0
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.02])
