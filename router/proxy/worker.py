@@ -29,6 +29,7 @@ from .descriptors import shares
 from .entrance import Entrance
 from .tls import TlsFiles
 
+_FIRST_TABLE = 1.0  # seconds for it to arrive; until then clients wait in the socket's queue, where they can
 _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
 _STDERR = 2
 _LONGEST_LINE = 3000  # characters: a pipe with room at all has room for 4096 bytes (PIPE_BUF)
@@ -75,7 +76,8 @@ class Worker:
         self._refused: list[str] = []
         self._applying: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._control = ControlLink(self._told, self._stopping.set)
+        self._table_or_stop = asyncio.Event()
+        self._control = ControlLink(self._told, self._stop)
         limits = Limits(
             config.head_timeout, config.body_timeout, config.idle_timeout, config.connect_timeout,
             config.tunnel_timeout, *shares(config.connections),
@@ -91,8 +93,10 @@ class Worker:
         """Serve until told to stop, then drain."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop)
         await self._control.open(self._config.control)
+        # A worker that takes another's place must not refuse what waits there for want of a table.
+        await _at_most(self._table_or_stop, _FIRST_TABLE)
         config = self._config
         entrance = Entrance(self._path, config.listen, config.tls, config.spare, self._say)
         await entrance.open()
@@ -103,7 +107,7 @@ class Worker:
         while not self._stopping.is_set():
             self._path.tick()
             await entrance.look(monotonic())
-            await self._wait(TICK)
+            await _at_most(self._stopping, TICK)
         entrance.close()
         await self._drained()
 
@@ -116,7 +120,11 @@ class Worker:
             if self._applying is None or self._applying.done():
                 self._applying = asyncio.get_running_loop().create_task(self._apply())
         elif isinstance(message, Drain):
-            self._stopping.set()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._table_or_stop.set()
 
     async def _apply(self) -> None:
         """Put the newest table in force, a slice at a time: between two, whatever has come is served."""
@@ -127,13 +135,7 @@ class Worker:
                 self._say(f"a new route cannot be served, kept the old: {line}")
         self._refused = table.refused
         self._control.send(Applied(self._config.worker, table.number))
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        self._table_or_stop.set()
 
     async def _drained(self) -> None:
         path = self._path
@@ -159,6 +161,14 @@ class Worker:
         path.pools.close()
         self._link.close()
         self._control.close()
+
+
+async def _at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 def log(message: str) -> None:

@@ -131,7 +131,9 @@ class TestBrownian:
             assert low < -math.log(level) < high, quantile
 
 
-@pytest.mark.parametrize("pi", [0.01, 0.05, 0.25, 0.5])
+@pytest.mark.parametrize(
+    "pi", [0.25, *(pytest.param(pi, marks=pytest.mark.slow) for pi in (0.01, 0.05, 0.5))]
+)
 def test_a_bounded_mean(pi: float) -> None:
     rng = np.random.default_rng(26)
     one = planner(f"canary: {pi:.0%}", "{metric: prediction.mean, max_shift: 0.1sd}")
@@ -187,6 +189,7 @@ def sums_until(n: Floats, y: Floats, run: int, seconds: float) -> Sums:
     return Sums(count, events, events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pi", "p"), [(0.5, 0.01), (0.25, 0.05)])
 def test_time_clusters(pi: float, p: float) -> None:
     rng = np.random.default_rng(27)
@@ -204,6 +207,7 @@ def test_time_clusters(pi: float, p: float) -> None:
     compare(one, decided(runs, guess, looks, look, -math.log(0.05)))
 
 
+@pytest.mark.slow
 def test_a_latency_quantile() -> None:
     rng = np.random.default_rng(28)
     one = planner("canary: 50%", "{metric: latency.p95, max_ratio: 1.2}")

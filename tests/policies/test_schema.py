@@ -35,6 +35,7 @@ SIMPLE: dict[str, Callable[[Any, Any], bool]] = {
     "minProperties": lambda rule, value: len(value) >= rule,
     "minimum": lambda rule, value: value >= rule,
     "exclusiveMinimum": lambda rule, value: value > rule,
+    "exclusiveMaximum": lambda rule, value: value < rule,
     "maximum": lambda rule, value: value <= rule,
 }
 READ_ELSEWHERE = {"type", "$schema", "$defs", "title", "description", "examples"}
