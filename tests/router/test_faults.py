@@ -212,3 +212,21 @@ def test_a_log_that_nobody_reads_stops_nobody() -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_what_waits_for_a_new_worker_waits_for_its_first_table_too(
+    start_worker: Worker, stable: UpstreamProcess
+) -> None:
+    worker = start_worker()
+    client = Connection(worker.port)
+    client.send(post("/p"))
+    worker.apply(Placed(route(stable.url), 0))
+    assert client.answer().status == 200
+    client.close()
+
+
+def test_a_worker_without_any_table_says_so_after_a_moment(start_worker: Worker) -> None:
+    worker = start_worker()
+    answer = exchange(worker.port, post("/p"))
+    assert answer.status == 503
+    assert b"no route table" in answer.body
