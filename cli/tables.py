@@ -18,7 +18,7 @@ from .informing import blame_lines, drift_lines
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..controller.shown import Explained, RolloutView, Services
+    from ..controller.shown import AddressView, Explained, RolloutView, Services
     from ..store.evidence import MirrorCounts
 
 _STYLES = {
@@ -120,12 +120,21 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
         yield "waits for", Text("; ".join(view.needs))
     if view.next_step:
         yield "then", Text(view.next_step)
+    for one in view.addresses:
+        yield "address", Text(_address(one), "yellow")
     if view.admin_sockets:
         sockets = ", ".join(f"{name} at {path}" for name, path in view.admin_sockets.items())
         yield "abort --direct", Text(sockets, "dim")
     late = [name for name, generation in view.replicas.items() if generation < view.generation]
     if late:
         yield "routers", Text(f"not yet at the newest route: {', '.join(late)}", "yellow")
+
+
+def _address(one: AddressView) -> str:
+    """`version 43, 10.0.0.7:8501: not ready for 2 of 2 workers of router a`."""
+    states = ((one.unready, "not ready for"), (one.ejected, "ejected by"))
+    told = " and ".join(f"{state} {count} of {one.workers}" for count, state in states if count)
+    return f"version {one.version}, {one.address}: {told} workers of router {one.router}"
 
 
 def _copies(view: RolloutView) -> Iterable[tuple[str, Text]]:

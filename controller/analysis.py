@@ -24,6 +24,7 @@ from ..store.rollouts import (
     Verdict,
 )
 from .blame import blame
+from .bodies import needs_bodies
 from .cells import Cell
 from .drifting import drifts
 from .groups import groups_of
@@ -152,6 +153,8 @@ def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
     for check in ("coding", "extractor"):
         if check in blocked and cell.gate.metric.startswith(PREDICTIONS):
             return Reading(Outcome.ERROR, blocked[check].reason)
+    if "bodies" in blocked and needs_bodies(cell.gate, cell.place):
+        return Reading(blocked["bodies"].outcome, blocked["bodies"].reason)
     coverage = "coverage" if cell.place == "shadow" else "back_coverage"
     if coverage in blocked and on_pairs(cell.gate, cell.place):
         return Reading(Outcome.INCONCLUSIVE, blocked[coverage].reason)

@@ -29,6 +29,17 @@ class GateView(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
+class AddressView(msgspec.Struct, frozen=True):
+    """An address of a version that a router leaves out. `unready`, `ejected`: of its `workers`, how many."""
+
+    router: str
+    version: str
+    address: str
+    unready: int
+    ejected: int
+    workers: int
+
+
 class RolloutView(msgspec.Struct, frozen=True):
     """One rollout as it stands. `exit_code`: what a command that waits for it ends with (0, 3, 4).
 
@@ -36,7 +47,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     `replicas`: router -> generation in force there; `generation` is the one that should be.
     `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`. `mirror`, `back`,
     `floor`: copies of this step, None where it makes none of that kind; `mirrored`, `mirrored_back`: their
-    shares. `warm_up`: how many of them warmed the candidate up.
+    shares. `warm_up`: how many of them warmed the candidate up. `addresses`: of stable or candidate, those
+    that a router finds not ready or has ejected.
     """
 
     id: str
@@ -76,6 +88,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     warm_up: MirrorCounts | None = None
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
+    addresses: tuple[AddressView, ...] = ()
 
 
 class RolloutLine(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from ..store.evidence import Evidence, MirrorCounts, SeriesKey
 from ..store.rollouts import EpochRecord, FrozenConstants, Outcome, ReplicaReport, RolloutRecord, Validity
 from .accounts import UNDER_WAY, age, assigned, loss, observers
 from .arrivals import inputs_alike
+from .bodies import bodies
 from .coding import coding
 from .ratios import sample_ratio
 from .sums import Broken, sums_of
@@ -40,6 +41,7 @@ def checks(
         *sample_ratio(record, constants, evidence, sent),
         *inputs_alike(record, constants, evidence),
         *loss(record, evidence, reports, sent),
+        *bodies(record, policy, constants, evidence),
         *coverage(record, constants, evidence),
         *(back_coverage(record, constants, evidence) if decides_on_back(policy) else ()),
         *(coding(record, evidence) if reads_predictions(policy) else ()),

@@ -19,7 +19,7 @@ from .conditions import missing_to_advance
 from .explain import why
 from .looking import policy_of
 from .measuring import baseline_requests
-from .shown import DecisionLine, GateView, RolloutLine, RolloutView, ServiceView, StepView
+from .shown import AddressView, DecisionLine, GateView, RolloutLine, RolloutView, ServiceView, StepView
 
 
 def rollout_view(
@@ -73,6 +73,7 @@ def rollout_view(
         generation=route.generation if route is not None else 0,
         replicas=_generations(record.service, reports),
         admin_sockets=_admin_sockets(record.service, reports),
+        addresses=() if ended else _addresses(record, reports),
     )
 
 
@@ -187,6 +188,16 @@ def _generations(service: str, reports: Sequence[ReplicaReport]) -> dict[str, in
 def _admin_sockets(service: str, reports: Sequence[ReplicaReport]) -> dict[str, str]:
     named = {name: report.admin_socket for name, report in _replicas(service, reports).items()}
     return {name: socket for name, socket in named.items() if socket}
+
+
+def _addresses(record: RolloutRecord, reports: Sequence[ReplicaReport]) -> tuple[AddressView, ...]:
+    """What routers leave out of the two versions at hand."""
+    return tuple(
+        AddressView(name, one.version, one.address, one.unready, one.ejected, report.workers)
+        for name, report in _replicas(record.service, reports).items()
+        for one in report.addresses
+        if one.service == record.service and one.version in {record.stable, record.candidate}
+    )
 
 
 def _replicas(service: str, reports: Sequence[ReplicaReport]) -> dict[str, ReplicaReport]:

@@ -193,11 +193,32 @@ class Tripped(msgspec.Struct, frozen=True, tag="tripped"):
     reason: str
 
 
+class Unwell(msgspec.Struct, frozen=True, array_like=True):
+    """An address that a worker leaves out: its readiness probes fail, or it is ejected."""
+
+    service: str
+    version: str
+    address: str
+    unready: bool
+    ejected: bool
+
+
+class Health(msgspec.Struct, frozen=True, tag="health"):
+    """What a worker leaves out now, whenever it changes; at most `UNWELL` addresses. `more`: beyond them."""
+
+    worker: int
+    unwell: tuple[Unwell, ...]
+    more: int = 0
+
+
+UNWELL = 64
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Finish what is open, accept nothing, exit 0."""
 
 
-Message = Table | Applied | Tripped | Drain
+Message = Table | Applied | Tripped | Health | Drain
 
 _message: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _flush = msgspec.msgpack.Decoder(Flush)

@@ -290,15 +290,29 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     analysis: Analysis | None
 
 
-class ReplicaReport(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=REPORT_WIRE
-):
+class AddressState(msgspec.Struct, frozen=True):
+    """An address of a version that workers leave out: `unready`, `ejected` are how many of them.
+
+    `address`: host and port, nothing else of its URL.
+    """
+
+    service: str
+    version: str
+    address: str
+    unready: int
+    ejected: int
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, tag_field="wire", tag=REPORT_WIRE):
     """What a router replica says about itself; published by its parent about twice a second.
+
+    Fields that a reader does not know are passed over: routers are upgraded before the controller.
 
     `generations`: service -> generation in force on every worker. `assigned`, `finished`: counts per
     "service|rollout|epoch|arm" summed over workers that live and lived, from memory that survives them.
     `tripped`, `lapsed`: service -> generation at which the breaker tripped / the lease ran out.
-    `direct`: services aborted on the admin socket, with the reason.
+    `direct`: services aborted on the admin socket, with the reason. `addresses`: those that any of its
+    `workers` leaves out, 64 at most.
     """
 
     source: str
@@ -313,6 +327,8 @@ class ReplicaReport(
     observer_restarts: tuple[float, ...] = ()
     worker_restarts: int = 0
     admin_socket: str = ""
+    addresses: tuple[AddressState, ...] = ()
+    workers: int = 0
 
 
 R = TypeVar("R", bound=msgspec.Struct)

@@ -16,7 +16,7 @@ import msgspec
 
 from ..announce import announce
 from ..control import ControlLink
-from ..facts import Drain, Message, Table
+from ..facts import Drain, Health, Message, Table
 from .nursery import Born, Nursery, NurseryGone, Program
 
 _FIRST_PAUSE: Final = 0.05  # seconds before a child that died is started again; doubled every time, up to
@@ -29,7 +29,10 @@ Config = Callable[[int, int], msgspec.Struct]
 
 
 class Child:
-    """One child, kept alive until it is drained. `applied`: number of the table it has in force, or 0."""
+    """One child, kept alive until it is drained. `applied`: number of the table it has in force, or 0.
+
+    `health`: what it said last of addresses, None if nothing.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Child:
         self.name = name
         self.pid = 0
         self.applied = 0
+        self.health: Health | None = None
         self.restarts: list[float] = []
         self._program = program
         self._nursery = nursery
@@ -98,6 +102,7 @@ class Child:
         finally:
             self._link = None
             self.pid = self.applied = 0
+            self.health = None
             link.close()
         return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 

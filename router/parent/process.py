@@ -21,7 +21,7 @@ from ...store.protocol import Routes
 from ...store.rollouts import ReplicaReport
 from ..announce import announce
 from ..counters import Counters
-from ..facts import Applied, Message, Table, Tripped
+from ..facts import Applied, Health, Message, Table, Tripped
 from ..marker import Marker
 from ..observer.process import ObserverConfig
 from ..observer.process import main as observe
@@ -29,6 +29,7 @@ from ..outbox import Outbox
 from ..proxy.tls import TlsFiles
 from ..proxy.worker import WorkerConfig
 from ..proxy.worker import main as work
+from .addresses import addresses
 from .admin import AdminSocket
 from .certificate import Certificate
 from .children import Child
@@ -297,6 +298,8 @@ class _Parent:
         if isinstance(message, Applied):
             child.applied = message.number
             self._applied.set()
+        elif isinstance(message, Health):
+            child.health = message
         elif isinstance(message, Tripped) and self._keeper.trip(
             message.service, message.generation, message.reason
         ):
@@ -330,6 +333,8 @@ class _Parent:
             observer_restarts=tuple(self._observer.restarts),
             worker_restarts=sum(len(worker.restarts) for worker in self._workers),
             admin_socket=str(self._admin),
+            addresses=addresses(worker.health for worker in self._workers),
+            workers=len(self._workers),
         )
         if self._outbox is not None:
             self._outbox.put("report", report)
@@ -384,6 +389,7 @@ class _Parent:
             "tls": "off" if self._certificate is None else self._certificate.renewal.problem or "ok",
             "workers": [_described(worker) for worker in self._workers],
             "observer": _described(self._observer),
+            "addresses": msgspec.to_builtins(addresses(worker.health for worker in self._workers)),
             "nursery": 0 if self._nursery is None else self._nursery.pid,
         }
 

@@ -12,7 +12,7 @@ from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
-from ..facts import Ending, Table, Tripped
+from ..facts import UNWELL, Ending, Health, Table, Tripped, Unwell
 from .ages import Ages
 from .capture import Gathered, Lines, ObserverLink
 from .mirror import Mirrors
@@ -54,7 +54,8 @@ class DataPath:
     """The shared state of one worker.
 
     `cells`: its block of the counters. `open`: exchanges by number, oldest first. `offset`: epoch time
-    minus monotonic time. `trip` is told when a breaker opens, `tell` takes lines of the log. `number`: of
+    minus monotonic time. `told` hears when a breaker opens and which
+    addresses are left out, `tell` takes lines of the log. `number`: of
     the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`:
     bytes of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody
     wants any more.
@@ -62,7 +63,7 @@ class DataPath:
 
     def __init__(
         self, worker: int, boot: str, limits: Limits, cells: memoryview[int], link: ObserverLink,
-        trip: Callable[[Tripped], None], tell: Callable[[str], None] = lambda _: None,
+        told: Callable[[Tripped | Health], None], tell: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.worker = worker
         self.boot = boot
@@ -84,11 +85,13 @@ class DataPath:
         self.draining = False
         self.offset = time() - monotonic()
         self.random = random.Random(int.from_bytes(os.urandom(8), "big")).random  # noqa: S311 - a split, no secret
-        self._trip = trip
+        self._told = told
         self._ids = os.urandom(10).hex().encode()
         self._prefix = b""
         self._prefix_until = 0
         self._swept_at = 0.0
+        self._judged = (-1, -1)  # changes of addresses and the table that the parent was told the state of
+        self._unwell: list[Unwell] = []
 
     def next_number(self) -> int:
         """A number for an exchange; they grow by assignment."""
@@ -144,7 +147,7 @@ class DataPath:
             current = self.table.services.get(service.name) if self.table is not None else None
             if current is not None and current.breaker is breaker:
                 current.stable_alone()
-            self._trip(Tripped(self.worker, service.name, breaker.generation, reason))
+            self._told(Tripped(self.worker, service.name, breaker.generation, reason))
 
     def tick(self) -> None:
         """Deadlines, lines, flush; every TICK seconds."""
@@ -187,8 +190,20 @@ class DataPath:
         if self.table is not None:
             for service in self.table.services.values():
                 service.budget.roll(now)
+        self._judge()
         for client in tuple(self.clients):
             client.look(now)
+
+    def _judge(self) -> None:
+        """Tell the parent which addresses are left out, where that may have changed."""
+        judged = (self.pools.changes.count, self.table.number if self.table is not None else -1)
+        if judged == self._judged:
+            return
+        self._judged = judged
+        unwell = self.pools.unwell()
+        if unwell != self._unwell:
+            self._unwell = unwell
+            self._told(Health(self.worker, tuple(unwell[:UNWELL]), max(0, len(unwell) - UNWELL)))
 
     def drain(self) -> None:
         """Close every connection as soon as its request is answered."""

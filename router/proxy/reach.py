@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from ...errors import WireError
 from ...store.routes import RouteBalance, ServiceRoute, UpstreamTls
+from ..facts import Unwell
 from .balance import Balancer
 from .connecting import Address
 from .descriptors import Descriptors
@@ -74,7 +75,7 @@ class Reached:
             else Balancer(self.pools, self.watches, rule, upstreams.changes, trusting=trusting)
         )
         self.probed = any(watch is not None for watch in self.watches)
-        self._use = Use(version, self.pools, self.watches)
+        self._use = Use(route.service, version, self.pools, self.watches)
         upstreams.follow(self._use)
 
     @property
@@ -188,6 +189,22 @@ class Upstreams:
     def view(self) -> list[AddressView]:
         """Every address that is in use now."""
         return [view for use in self._uses for view in _views(use)]
+
+    def unwell(self) -> list[Unwell]:
+        """Every address that is not ready or ejected, once, in order.
+
+        An address has a pool for users and one for copies; it is what either of them says.
+        """
+        found: dict[tuple[str, str, str], tuple[bool, bool]] = {}
+        for use in self._uses:
+            for pool, watch in zip(use.pools, use.watches, strict=True):
+                unready = watch is not None and watch.ready is False
+                ejected = pool.health is not None and pool.health.ejected
+                if unready or ejected:
+                    key = (use.service, use.version, str(pool.address))
+                    before = found.get(key, (False, False))
+                    found[key] = (unready or before[0], ejected or before[1])
+        return [Unwell(*key, *states) for key, states in sorted(found.items())]
 
     def _shed(self) -> None:
         for pool in self._pools.values():

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 class Use:
     """The addresses of one version, as one route means them: a pool of each, and a watch or None."""
 
-    __slots__ = ("__weakref__", "pools", "version", "watches")
+    __slots__ = ("__weakref__", "pools", "service", "version", "watches")
 
-    def __init__(self, version: str, pools: tuple[Pool, ...], watches: tuple[Watch | None, ...]) -> None:
+    def __init__(
+        self, service: str, version: str, pools: tuple[Pool, ...], watches: tuple[Watch | None, ...]
+    ) -> None:
+        self.service = service
         self.version = version
         self.pools = pools
         self.watches = watches

@@ -680,6 +680,58 @@ def test_answers_in_a_coding_nobody_can_read_are_an_error_and_no_missing_predict
     assert scene.verdict(policy(MEAN)).outcome is Outcome.PASS
 
 
+BODIES = (
+    pytest.param(
+        (20_000, 0, 900), (20_000, 0, 300), "lost for want of room more often of candidate", Outcome.ERROR
+    ),
+    pytest.param(
+        (20_000, 0, 300), (20_000, 0, 900), "lost for want of room more often of stable", Outcome.ERROR
+    ),
+    pytest.param(
+        (20_000, 1_000, 0), (20_000, 100, 0), "not read more often of candidate", Outcome.INCONCLUSIVE
+    ),
+    pytest.param((20_000, 0, 2_000), (20_000, 0, 2_000), "10.0% of the bodies", Outcome.INCONCLUSIVE),
+)
+
+
+@pytest.mark.parametrize(("candidate", "stable", "says", "outcome"), BODIES)
+def test_bodies_that_one_arm_lost_more_often_decide_nothing_that_is_read_from_them(
+    candidate: tuple[int, int, int], stable: tuple[int, int, int], says: str, outcome: Outcome
+) -> None:
+    scene = Scene().means(3, 20_000.0, 0.0).clustered(3, "errors", (100.0, 0.01), (100.0, 0.01))
+    for group in ("female", "male"):
+        scene.means(3, 10_000.0, 0.0, "selected", f"sex={group}", 0.3)
+    scene.epoch(3).arms = {"candidate": ArmCounts(20_000), "stable": ArmCounts(20_000)}
+    gates = policy(ERRORS, MEAN, SEX)
+    assert [verdict.outcome for verdict in scene.analysis(gates).verdicts] == [Outcome.PASS] * 3
+    scene.epoch(3).arms = {"candidate": ArmCounts(*candidate), "stable": ArmCounts(*stable)}
+    found = scene.analysis(gates)
+    assert [verdict.outcome for verdict in found.verdicts] == [Outcome.PASS, outcome, outcome]
+    assert all(says in verdict.reason for verdict in found.verdicts[1:])
+    assert scene.check("bodies", gates).outcome is outcome
+    assert not any(check.check == "bodies" for check in scene.analysis(policy(ERRORS)).validity)
+
+
+def test_loss_that_comes_with_a_weight_is_no_difference_between_the_arms() -> None:
+    scene = Scene()
+    scene.epoch(2).arms = {"candidate": ArmCounts(10_000), "stable": ArmCounts(90_000)}
+    counts = ArmCounts(50_000, 25_000, 700, 10_000)
+    scene.epoch(3).arms = {"candidate": counts, "stable": counts}
+    assert scene.check("bodies", policy(MEAN)).outcome is Outcome.PASS
+
+
+def test_chance_alone_is_no_unequal_loss_of_bodies() -> None:
+    chance = random.Random(7)
+    for _ in range(200):
+        scene = Scene()
+        lost = [sum(chance.random() < 0.04 for _ in range(2_000)) for _ in range(2)]
+        scene.epoch(3).arms = {
+            "candidate": ArmCounts(2_000, 0, lost[0]),
+            "stable": ArmCounts(2_000, 0, lost[1]),
+        }
+        assert scene.check("bodies", policy(MEAN)).outcome is Outcome.PASS
+
+
 def test_copies_in_a_coding_nobody_can_read_are_an_error() -> None:
     scene = Scene().paired("mean", 100.0, 0.0, 0.0)
     scene.epoch(1).mirror = MirrorCounts(chosen=4000, sent=4000, paired=4000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -14,15 +15,18 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from rich.console import Console
 
+from accede.cli.tables import status
 from accede.controller.acting import Acts
 from accede.controller.api import MAX_BODY, Desk, application
 from accede.controller.files import ServiceFiles
 from accede.controller.looking import Engine
 from accede.controller.loop import Loop
 from accede.controller.messages import OPERATIONS
+from accede.controller.shown import RolloutView
 from accede.store.evidence import WIRE, ArmCounts, Evidence
-from accede.store.rollouts import Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
+from accede.store.rollouts import AddressState, Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
 from accede.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -274,6 +278,30 @@ def test_replicas_and_their_generations_are_shown(controller: Controller) -> Non
     view = controller.rollout()
     assert (view["generation"], view["replicas"]) == (2, {"r1": 1})
     assert view["admin_sockets"] == {"r1": "/run/r1"}
+
+
+def test_addresses_that_routers_leave_out_are_shown_of_the_versions_at_hand(controller: Controller) -> None:
+    controller.start()
+    rollout = controller.rollout()
+    states = (
+        AddressState("fraud", rollout["stable"], "10.0.0.7:8501", unready=2, ejected=1),
+        AddressState("fraud", "of-long-ago", "10.0.0.8:8501", unready=2, ejected=0),
+        AddressState("other", rollout["stable"], "10.0.0.9:8501", unready=2, ejected=0),
+    )
+    controller.store.publish_report(
+        ReplicaReport(
+            source="r1:a", replica="r1", at=1000.0, generations={"fraud": 1}, addresses=states, workers=2
+        )
+    )
+    shown = controller.rollout()
+    assert shown["addresses"] == [
+        {"router": "r1", "version": rollout["stable"], "address": "10.0.0.7:8501",
+         "unready": 2, "ejected": 1, "workers": 2},
+    ]  # fmt: skip
+    text = io.StringIO()
+    Console(width=200, file=text).print(status(msgspec.convert(shown, RolloutView)))
+    states_told = "not ready for 2 of 2 and ejected by 1 of 2 workers of router r1"
+    assert f"version {rollout['stable']}, 10.0.0.7:8501: {states_told}" in text.getvalue()
 
 
 def test_it_is_ready_while_the_loop_runs_and_the_store_answers(

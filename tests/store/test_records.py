@@ -163,3 +163,10 @@ def test_what_is_not_finite_has_no_bin(number: float) -> None:
     for read in (bin_of, value_bin):
         with pytest.raises(ValueError, match="no"):
             read(number)
+
+
+def test_a_report_of_a_newer_router_is_read() -> None:
+    """Routers are upgraded before the controller, so reports may say more than a reader knows."""
+    report = ReplicaReport(source="a:1", replica="a", at=1.0, generations={"s": 3})
+    more = msgspec.json.decode(encode_record(report)) | {"of_tomorrow": [1]}
+    assert decode_record(msgspec.json.encode(more), ReplicaReport) == report

@@ -198,10 +198,12 @@ def test_time_spent_on_getting_a_connection_is_latency(
     head = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
     for _ in range(2):  # one of the two asks the silent URL first
         client = Connection(worker.port)
-        client.send(head)
         if upload == "in pieces":  # the end is not read before there is a connection
+            client.send(head)
             client.send(b"2\r\n{}\r\n")
-        client.send(b"0\r\n\r\n")
+            client.send(b"0\r\n\r\n")
+        else:  # in one: the clock of the latency must not begin after that of the connection
+            client.send(head + b"0\r\n\r\n")
         assert client.answer().status == 200
         client.close()
     latencies = sorted(fact.latency for fact in observer.wait_facts(2))

@@ -1,0 +1,143 @@
+"""Whether the bodies that gates read are a fair sample of both arms.
+
+Bodies are dropped first where room is short, and those above the capture limit are never read. What is left
+tells of all requests only if the arms lose alike: a candidate whose answers are too long to be read would
+otherwise be judged by its short ones. Requests are assigned to arms at random, so within an epoch both must
+lose the same share; epochs are compared each by itself (Mantel and Haenszel 1959), because weights and loss
+both change with time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Final
+
+from ..policies.metrics import on_pairs
+from ..policies.policy import Gate, RolloutPolicy
+from ..store.evidence import ArmCounts, Evidence
+from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord, Validity
+from .arrivals import randomised
+
+_FROM_ANSWERS: Final = (
+    "prediction.",
+    "selection_",
+    "class_share.",
+    "metrics.",
+    "uncertainty.",
+    "explanation.",
+)
+_FEWEST: Final = 50.0  # bodies; as for requests that are lost
+_LOST_GAP: Final = 0.005  # of bodies dropped for want of room; as for requests
+_UNREAD_GAP: Final = 0.02  # of bodies that are not there for any reason; as for missing values
+_SIGMA: Final = 4.5  # read at every look for weeks, so far out
+
+
+def reads_bodies(gate: Gate) -> bool:
+    """True where a gate needs what is in answers, or in requests: slices come from there."""
+    return gate.metric.startswith(_FROM_ANSWERS) or gate.by is not None
+
+
+def needs_bodies(gate: Gate, place: str) -> bool:
+    """True where the bodies of users' requests decide a gate; pairs have a coverage of their own."""
+    return place == "canary" and reads_bodies(gate) and not on_pairs(gate, "canary")
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """`gap`: the candidate's share of what is gone minus stable's, `deviation` of it if both were alike."""
+
+    gone: float
+    gap: float
+    deviation: float
+
+    def beyond(self, least: float) -> bool:
+        return self.gone >= _FEWEST and abs(self.gap) > max(least, _SIGMA * self.deviation)
+
+
+def bodies(
+    record: RolloutRecord,
+    policy: RolloutPolicy,
+    constants: FrozenConstants | None,
+    evidence: Mapping[int, Evidence],
+) -> Iterator[Validity]:
+    """One check over all epochs in which both arms answer users; none where no gate reads bodies there."""
+    if not any(needs_bodies(gate, "canary") for gate in policy.gates):
+        return
+    arms = [
+        (_counts(found, "candidate"), _counts(found, "stable"))
+        for epoch in randomised(record)
+        if (found := evidence.get(epoch.epoch)) is not None
+    ]
+    wanted = sum(_wanted(counts) for both in arms for counts in both)
+    lost = sum(counts.bodies_lost for both in arms for counts in both)
+    if wanted <= 0:
+        return
+    numbers = {
+        "lost_candidate": float(sum(candidate.bodies_lost for candidate, _ in arms)),
+        "lost_stable": float(sum(stable.bodies_lost for _, stable in arms)),
+        "uncaptured_candidate": float(sum(candidate.uncaptured for candidate, _ in arms)),
+        "uncaptured_stable": float(sum(stable.uncaptured for _, stable in arms)),
+    }
+    dropped = _gap([[(c.bodies_lost, _wanted(c)), (s.bodies_lost, _wanted(s))] for c, s in arms])
+    unread = _gap([[(_unread(c), _analysed(c)), (_unread(s), _analysed(s))] for c, s in arms])
+    least = constants.min_coverage if constants is not None else 0.0
+    way_out = "give routers more room (workers, a smaller capture.sample)"
+    if dropped.beyond(_LOST_GAP):
+        reason = (
+            f"bodies are lost for want of room {_more(dropped)}, so those left do not tell of all: {way_out}"
+        )
+        yield Validity("bodies", Outcome.ERROR, reason, numbers)
+    elif unread.beyond(_UNREAD_GAP):
+        reason = (
+            f"bodies are not read {_more(unread)}, so those left do not tell of all: its answers may be "
+            "longer than capture.response; raise it"
+        )
+        yield Validity("bodies", Outcome.INCONCLUSIVE, reason, numbers)
+    elif lost >= _FEWEST and lost > (1.0 - least) * wanted:
+        reason = (
+            f"{lost / wanted:.1%} of the bodies to be read were lost for want of room, at most "
+            f"{1.0 - least:.0%} may be: {way_out}"
+        )
+        yield Validity("bodies", Outcome.INCONCLUSIVE, reason, numbers)
+    else:
+        yield Validity(
+            "bodies", Outcome.PASS, f"{lost / wanted:.2%} of the bodies to be read were lost", numbers
+        )
+
+
+def _counts(found: Evidence, arm: str) -> ArmCounts:
+    return found.arms.get(arm) or ArmCounts()
+
+
+def _analysed(counts: ArmCounts) -> int:
+    return counts.accounted - counts.unassignable
+
+
+def _wanted(counts: ArmCounts) -> int:
+    """Exchanges whose bodies should be there: of the sample, and within the limit of size."""
+    return _analysed(counts) - counts.uncaptured
+
+
+def _unread(counts: ArmCounts) -> int:
+    return counts.bodies_lost + counts.uncaptured
+
+
+def _gap(epochs: list[list[tuple[int, int]]]) -> _Gap:
+    """(gone, all) of the candidate and of stable per epoch."""
+    excess = variance = weight = gone = 0.0
+    for (gone_c, n_c), (gone_s, n_s) in epochs:
+        if n_c <= 0 or n_s <= 0:
+            continue
+        n, x = n_c + n_s, gone_c + gone_s
+        gone += x
+        excess += gone_c - n_c * x / n
+        variance += n_c * n_s * x * max(0, n - x) / (n * n * (n - 1.0))
+        weight += n_c * n_s / n
+    return _Gap(gone, excess / weight, sqrt(variance) / weight) if weight else _Gap(0.0, 0.0, 0.0)
+
+
+def _more(gap: _Gap) -> str:
+    arm, other = ("candidate", "stable") if gap.gap > 0.0 else ("stable", "candidate")
+    return f"more often of {arm} than of {other}, by {abs(gap.gap):.1%} of requests"
