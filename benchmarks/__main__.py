@@ -1,4 +1,4 @@
-"""The command of scripts/bench: `python -m benchmarks [options]`, `python -m benchmarks soak [options]`."""
+"""The command of scripts/bench: `python -m benchmarks [soak | statistics] [options]`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .results import Curve, Line, Profile, Report
 from .sampling import Options
 from .scene import started_in
 from .started import ROOT, Failed
+from .statistics import command as statistics
 
 DOCS = ROOT / "docs" / "benchmarks"
 ROWS: dict[str, Callable[[Options, rows.Say], list[Line]]] = {
@@ -43,6 +44,8 @@ def main() -> int:
     """0: measured; 1: something could not be measured (or, with --strict, a goal was missed); 2: usage."""
     if sys.argv[1:2] == ["soak"]:
         return soak.main(sys.argv[2:], DOCS)
+    if sys.argv[1:2] == ["statistics"]:
+        return statistics.main(sys.argv[2:], DOCS)
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
         "--rounds", type=int, default=5, help="of every row, interleaved (at least 3 in a report)"

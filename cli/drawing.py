@@ -169,6 +169,42 @@ def intervals(title: str, rows: Sequence[Interval]) -> str:
     return _svg(y, parts)
 
 
+def band(
+    title: str, x: str, unit: str, points: Sequence[tuple[float, float, float, float]], truth: float
+) -> str:
+    """An interval over x: (x, low, estimate, high) in order; 0 is dotted, the truth dashed."""
+    high, left, right, top = 400.0, 70.0, _WIDTH - 30.0, 40.0
+    bottom = high - 50
+    marks = [truth, 0.0, *(value for p in points[len(points) // 8 :] for value in p[1:])]
+    low_y, most = min(marks), max(marks)
+    low_x, last = points[0][0], points[-1][0]
+
+    def at(px: float, py: float) -> str:
+        inside = min(max(py, low_y), most)
+        across = left + (px - low_x) / ((last - low_x) or 1.0) * (right - left)
+        return f"{across:.1f},{bottom - (inside - low_y) / ((most - low_y) or 1.0) * (bottom - top):.1f}"
+
+    def level(py: float) -> float:
+        return float(at(low_x, py).partition(",")[2])
+
+    outline = " ".join([at(p[0], p[1]) for p in points] + [at(p[0], p[3]) for p in reversed(points)])
+    middle = " ".join(at(p[0], p[2]) for p in points)
+    parts = [
+        _text(10, 20, title, "bold"), _text((left + right) / 2, high - 12, x),
+        f'<polygon points="{outline}" fill="{colour(0)}" fill-opacity="0.25"/>',
+        f'<polyline points="{middle}" fill="none" stroke="{colour(0)}" stroke-width="2"/>',
+        _line(left, level(0.0), right, level(0.0), "#999999", "1 2"),
+        _line(left, level(truth), right, level(truth), "#a33b3b", "4 3"),
+    ]  # fmt: skip
+    for step in range(5):
+        value = low_y + (most - low_y) * step / 4
+        parts.append(_text(8, level(value) + 4, f"{_number(value)}"))
+        place = low_x + (last - low_x) * step / 4
+        parts.append(_text(left + (right - left) * step / 4 - 12, bottom + 18, _number(place)))
+    parts.append(_text(8, 34, unit))
+    return _svg(high, parts)
+
+
 def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 

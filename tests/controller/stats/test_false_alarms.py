@@ -7,21 +7,20 @@ Every scenario sits exactly on the null, where both errors are worst: "harm" cou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from accede.controller.stats import asymptotic, clusters, events
 from accede.controller.stats.mixture import gamma_exponential_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.sample_ratio import StickyRatioEpoch, sticky_log_e
 from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+from benchmarks.statistics.scenes import STALLS, STEPS, bursts, correlated, sticky_run, time_cluster_run
 
 Floats = NDArray[np.float64]
-STEPS = (0.01, 0.05, 0.25, 0.5)
 RUNS = 2000
 
 
@@ -177,54 +176,6 @@ def test_event_counts_exactly_at_the_ratio(ratio: float) -> None:
 
 # --- time clusters: each arm has its own stalls -----------------------------------------------------------
 
-BATCH = 5.0
-
-
-def stalls(rng: np.random.Generator, duration: float, every: float, batches: int) -> Floats:
-    """Seconds of each batch that one server stood still."""
-    starts = np.sort(rng.random(rng.poisson(batches * BATCH / every)) * batches * BATCH)
-    ends = np.minimum(starts + duration, np.append(starts[1:], np.inf))
-    edges = np.arange(batches + 1) * BATCH
-    covered = np.array([np.clip(ends, None, e) - np.clip(starts, None, e) for e in edges]).sum(axis=1)
-    return np.asarray(np.diff(covered))
-
-
-def time_cluster_run(
-    rng: np.random.Generator,
-    weights: tuple[float, ...],
-    *,
-    stall: tuple[float, float],
-    rate: float,
-    base: float,
-    ratio: float,
-    batches: int,
-) -> Iterator[list[clusters.ClusterEpoch]]:
-    """One rollout, seen every 30 s; events are independent ones plus all requests met by a stall.
-
-    With ratio R the candidate's rate of either kind is R times stable's.
-    """
-    total = batches * len(weights)
-    load = rate * BATCH * (1 + 0.5 * np.sin(np.arange(total) / 17 + rng.random() * 6))
-    pi = np.repeat(weights, batches)
-    arms: list[Floats] = []
-    for share, worse in ((pi, ratio), (1 - pi, 1.0)):
-        stopped = stalls(rng, stall[0], stall[1] / worse, total)
-        struck = rng.poisson(load * share * stopped / BATCH)
-        spared = rng.poisson(load * share * (1 - stopped / BATCH))
-        arms += [struck + spared * 1.0, struck + rng.binomial(spared, base * worse) * 1.0]
-    cluster = np.arange(total) % 128
-
-    def epoch(weight: float, span: slice) -> clusters.ClusterEpoch:
-        n_c, y_c, n_s, y_s = (np.bincount(cluster[span], a[span], 128).astype(np.float64) for a in arms)
-        return clusters.ClusterEpoch(weight, n_c, y_c, n_s, y_s)
-
-    closed: list[clusters.ClusterEpoch] = []
-    for step, weight in enumerate(weights):
-        here = slice(step * batches, (step + 1) * batches)
-        for look in range(6, batches + 1, 6):
-            yield [*closed, epoch(weight, slice(here.start, here.start + look))]
-        closed.append(epoch(weight, here))
-
 
 def cluster_alarms(
     seen: list[clusters.ClusterEpoch], levels: tuple[float, ...], gap: float, ratio: float = 1.0
@@ -270,9 +221,6 @@ def time_clusters(
     tally.judge(name)
 
 
-STALLS = [(0.05, 60.0), (0.2, 20.0), (2.0, 300.0)]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stall", STALLS)
 def test_time_clusters_of_equal_servers_that_stall(stall: tuple[float, float]) -> None:
@@ -299,32 +247,14 @@ def sticky_users(
     levels = (0.05, 0.005)
     tally, ratio = Tally(), Tally()
     for _ in range(runs):
-        activity = np.minimum(rng.pareto(1.5, users) + 0.2, 20.0)
-        liking = rng.beta(0.6, 1.4, users)
-        drawn, cluster = rng.random(users), rng.integers(0, 128, users)
         found: set[tuple[str, float]] = set()
         mismatch: set[tuple[str, float]] = set()
-        closed: list[clusters.ClusterEpoch] = []
-        for weight in weights:
-            candidate = drawn < weight
-            n = np.cumsum(rng.poisson(activity / 3, (looks, users)), axis=0)
-            y = np.cumsum(rng.binomial(np.diff(n, axis=0, prepend=0), liking), axis=0)
-            epochs = []
-            for look in range(looks):
-                n_c, y_c, n_s, y_s = (
-                    np.bincount(cluster, values * arm, 128).astype(np.float64)
-                    for arm in (candidate, ~candidate)
-                    for values in (n[look], y[look])
-                )
-                epochs.append(clusters.ClusterEpoch(weight, n_c, y_c, n_s, y_s))
-            for here in epochs:
-                seen = [*closed, here]
-                found |= cluster_alarms(seen, levels, 0.05)
-                for level in levels:
-                    log_e = sticky_log_e([StickyRatioEpoch(e.pi, e.n_c, e.n_s) for e in seen], level)
-                    if not isinstance(log_e, NotComputable) and log_e >= -math.log(level):
-                        mismatch.add(("mismatch", level))
-            closed.append(epochs[-1])
+        for seen in sticky_run(rng, weights, users, looks):
+            found |= cluster_alarms(seen, levels, 0.05)
+            for level in levels:
+                log_e = sticky_log_e([StickyRatioEpoch(e.pi, e.n_c, e.n_s) for e in seen], level)
+                if not isinstance(log_e, NotComputable) and log_e >= -math.log(level):
+                    mismatch.add(("mismatch", level))
         tally.add(found, keys(levels))
         ratio.add(mismatch, [("mismatch", level) for level in levels])
     tally.judge(name)
@@ -340,19 +270,6 @@ def test_sticky_heavy_users(weights: tuple[float, ...]) -> None:
 
 
 # --- paired differences that are alike for a while ---------------------------------------------------------
-
-
-def correlated(rng: np.random.Generator, pairs: int) -> Floats:
-    """Differences driven by an AR(.9) load, tau_int 19."""
-    noise = rng.normal(size=pairs) * math.sqrt(1 - 0.81)
-    return np.asarray(np.clip(0.2 * lfilter([1.0], [1.0, -0.9], noise), -1, 1))
-
-
-def bursts(rng: np.random.Generator, pairs: int) -> Floats:
-    """Discordant pairs of one sign in bursts of about 20, a hundred pairs apart."""
-    sign = np.repeat(rng.choice([-1.0, 1.0], pairs // 20 + 1), 20)[:pairs]
-    active = np.repeat(rng.random(pairs // 20 + 1) < 0.2, 20)[:pairs]
-    return np.asarray(sign * active * (rng.random(pairs) < 0.9))
 
 
 def paired_batches(

@@ -1,0 +1,8 @@
+"""The campaigns share their simulated traffic with `scripts/bench statistics`, beside the packages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
