@@ -6,6 +6,7 @@ anew; with `--check` nothing is written, and exit code 1 says that a page is out
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from accede.policies.schema import Schema, policy_schema, service_schema
 from accede.policies.service import NAME_PATTERN, ModelService, Unit
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGES: Final = ("docs/policies.md", "docs/operating.md", "docs/command.md")
+PAGES: Final = ("docs/policies.md", "docs/operating.md", "docs/command.md", "docs/statistics.md")
 PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _PATTERNS: Final = {
@@ -49,6 +50,7 @@ _BOUNDS: Final = (
     (Lt, "lt", "less than"),
     (Le, "le", "at most"),
 )
+_LEVEL: Final = 0.05
 _SECONDS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _BYTES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
@@ -330,6 +332,29 @@ def _flag_default(option: typer.core.TyperOption) -> str:
     )
 
 
+def measured() -> str:
+    """Per method the worst false alarms at 5% and the delay, out of the stored report of the benchmark."""
+    report = json.loads((ROOT / "docs" / "benchmarks" / "statistics.json").read_bytes())
+    rates = [rate for rate in report["rates"] if rate["kind"] == "ours" and rate["level"] == _LEVEL]
+    waits = [wait for wait in report["delays"] if wait["kind"] == "ours"]
+    rows: list[tuple[str, ...]] = []
+    for method in dict.fromkeys(one["method"] for one in (*rates, *waits)):
+        worst: list[str] = []
+        for side in ("harm", "safe"):
+            here = [rate for rate in rates if rate["method"] == method and rate["side"] == side]
+            most = max(here, key=lambda rate: rate["hits"] / rate["runs"], default=None)
+            worst.append("–" if most is None else f"{most['hits'] / most['runs']:.2%} ({most['scene']})")
+        delay = "; ".join(
+            f"{wait['median'] / wait['fixed']:.2f} ({wait['setting']})" if wait["median"] is not None
+            else f"more than half not found ({wait['setting']})"
+            for wait in waits
+            if wait["method"] == method
+        )  # fmt: skip
+        rows.append((method, *worst, delay or "–"))
+    runs = min(rate["runs"] for rate in report["rates"])
+    return table(("method", f"harm, worst of {runs} runs each", "safe, worst", "delay / fixed sample"), rows)
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "service": lambda: keys(ModelService, service_schema()),
     "policy": lambda: keys(RolloutPolicy, policy_schema()),
@@ -338,6 +363,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "operations": operations,
     "verbs": verbs,
     "flags": flags,
+    "measured": measured,
 }
 
 
