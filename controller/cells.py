@@ -260,9 +260,10 @@ def quantile_of(metric: str) -> float:
 def _harm_at(gate: Gate, margin: float, cell: Cell, constants: FrozenConstants) -> float:
     if gate.require == "no-harm":
         return 0.0
-    if gate.harm_at is not None:
+    written = gate.max_shift or gate.max_increase
+    if gate.harm_at is not None and written is not None and gate.harm_at.unit == written.unit:
         return in_units_of_y(gate.harm_at, cell, constants)
-    return margin / 2.0
+    return margin / 2.0  # a factor says where harm of the ratio begins, and nothing about the increase
 
 
 def _watched(gate: Gate, group: str, constants: FrozenConstants) -> bool:

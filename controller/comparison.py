@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .batching import too_short
+from .batching import too_short, too_short_apart
 from .cells import Cell, Limit, is_amount
 from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
 from .groups import moment_of
@@ -109,7 +109,8 @@ def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstant
     least = cell.gate.min if cell.gate.min is not None else 1.0
     if cell.place == "shadow":
         tau = max(1.0, constants.autocorrelation_time)
-        return Side(epochs, partial(paired_groups, form=form, least=least, autocorrelation=tau))
+        measure = partial(paired_groups, form=form, least=least, autocorrelation=tau)
+        return Side(epochs, measure, partial(_too_short_of_two, batch=constants.batch))
     variances = (
         _variance(cell.series, cell.group, constants),
         _variance(cell.series, cell.against, constants),
@@ -119,6 +120,13 @@ def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstant
         canary_groups, form=form, least=least, sticky=constants.sticky, shared=shared, variances=variances
     )
     return Side(epochs, measure)
+
+
+def _too_short_of_two(epochs: Sequence[PairGroupsEpoch], *, batch: float) -> NotComputable | None:
+    """What keeps batches of either group from being taken as independent."""
+    return too_short([epoch.group for epoch in epochs], batch) or too_short(
+        [epoch.against for epoch in epochs], batch
+    )
 
 
 def _variance(series: str, group: str, constants: FrozenConstants) -> float:
@@ -160,7 +168,8 @@ def _paired_sides(
         beside = view.beside_noise(cell.place)
         if isinstance(beside, Broken):
             return beside
-        side = Side(beside, partial(paired_divergence, autocorrelation=tau))
+        unless = partial(too_short_apart, batch=constants.batch)
+        side = Side(beside, partial(paired_divergence, autocorrelation=tau), unless)
         return side, side
     epochs = view.pairs(cell.place, cell.group, cell.series)
     if isinstance(epochs, Broken):

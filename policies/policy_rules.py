@@ -180,6 +180,9 @@ def _check_gate(gate: Gate, path: KeyPath, reading: Reading) -> None:
         value = getattr(complete, key)
         if value is not None:
             _check_margin(metric, key, value, path, reading)
+    if gate.max_shift is not None and gate.max_increase is not None:
+        message = "max_shift bounds both directions; keep one of the two"
+        reading.add((*path, "max_increase"), message, key=True)
     if not any(getattr(complete, allowed.key) is not None for allowed in metric.margins) and not _has_margin(
         gate
     ):

@@ -43,6 +43,36 @@ def test_batches_that_are_long_enough_decide() -> None:
     assert pairs(Scene(step=0), 0.0, 200, bias=0.3).verdict(policy(MEAN), "shadow").outcome is Outcome.FAIL
 
 
+GAP = {"metric": "selection_gap", "by": "sex", "max_increase": "3pp", "in": "shadow"}
+DIVERGENCE = {"metric": "prediction.divergence", "max_increase": "4pp", "in": "shadow"}
+
+
+def test_a_gap_of_pairs_needs_batches_that_are_long_enough_too() -> None:
+    for memory, short in ((0.0, False), (0.97, True)):
+        scene = pairs(Scene(step=0), memory, 60)
+        n, d = [60.0] * CLUSTERS, scene.evidence[1].series[SeriesKey("pair", "", "mean")]
+        for group, sums in (("sex=female", ([0.0] * CLUSTERS,) * 2), ("sex=male", (d.sum, d.square))):
+            scene.put(1, "pair", "selected", n, list(sums[0]), list(sums[1]), group)
+            scene.put(1, "paired_stable", "selected", n, [30.0] * CLUSTERS, group=group)
+        verdict = scene.verdict(policy(GAP), "shadow")
+        assert verdict.outcome is (Outcome.INCONCLUSIVE if short else Outcome.PASS), verdict.reason
+        assert ("correlated over about" in verdict.reason) is short
+
+
+@pytest.mark.parametrize(("memory", "refused"), [(0.0, False), (0.9, True)])
+def test_divergence_in_bursts_over_several_batches_decides_nothing(memory: float, refused: bool) -> None:
+    rng = np.random.default_rng(3)
+    hard = 0.05 * lfilter([np.sqrt(1.0 - 0.9**2)], [1.0, -0.9], rng.normal(size=CLUSTERS))
+    own = 0.04 * lfilter([np.sqrt(1.0 - memory**2)], [1.0, -memory], rng.normal(size=CLUSTERS))
+    scene = Scene(step=0)
+    for arm, n, more in (("pair", 3000, 0.09 + own), ("floor", 1000, 0.0)):
+        y = rng.binomial(n, np.clip(0.8 - hard - more, 0.0, 1.0)).astype(float)
+        scene.put(1, arm, "agreement", [float(n)] * CLUSTERS, list(y))  # type: ignore[arg-type]
+    verdict = scene.verdict(policy(DIVERGENCE), "shadow")
+    assert verdict.outcome is (Outcome.INCONCLUSIVE if refused else Outcome.FAIL)
+    assert ("correlated between batches" in verdict.reason) is refused
+
+
 def baseline(burst: int, per_batch: int) -> Evidence:
     """Errors of stable in bursts of `burst` requests: 5% of them."""
     rng = np.random.default_rng(2)

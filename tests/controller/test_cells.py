@@ -132,3 +132,16 @@ def test_quantiles_are_read_from_names() -> None:
         0.99,
         0.999,
     ]
+
+
+@pytest.mark.parametrize(
+    ("harm_at", "increase", "ratio"),
+    [(None, 0.0025, math.sqrt(1.5)), ("0.1pp", 0.001, math.sqrt(1.5)), (1.2, 0.0025, 1.2)],
+)
+def test_harm_at_speaks_of_the_limit_of_its_unit_alone(
+    harm_at: str | float | None, increase: float, ratio: float
+) -> None:
+    """A factor taken for an increase (of 120 points) would never be exceeded: no harm could be found."""
+    more = {} if harm_at is None else {"harm_at": harm_at}
+    cell = cells({"metric": "errors", "max_increase": "0.5pp", "max_ratio": 1.5, "in": "canary", **more})[0]
+    assert [limit.harm_at for limit in limits_of(cell, CONSTANTS)] == pytest.approx([increase, ratio])
