@@ -165,12 +165,16 @@ def _paired_sides(
 ) -> tuple[Side, Side] | Broken:
     tau = max(1.0, constants.autocorrelation_time)
     if cell.gate.metric == "prediction.divergence":
-        beside = view.beside_noise(cell.place)
+        # Stable's own failures are noise that excuses the candidate's from harm, since failing alike is none;
+        # they prove no safety, since copies may fail for reasons of their own.
+        beside, excused = view.beside_noise(cell.place), view.beside_noise(cell.place, failures=True)
         if isinstance(beside, Broken):
             return beside
+        if isinstance(excused, Broken):
+            return excused
         unless = partial(too_short_apart, batch=constants.batch)
-        side = Side(beside, partial(paired_divergence, autocorrelation=tau), unless)
-        return side, side
+        measure = partial(paired_divergence, autocorrelation=tau)
+        return Side(excused, measure, unless), Side(beside, measure, unless)
     epochs = view.pairs(cell.place, cell.group, cell.series)
     if isinstance(epochs, Broken):
         return epochs

@@ -196,8 +196,11 @@ class View:
                 return found
         return 0.5
 
-    def beside_noise(self, place: Place) -> list[PairEpoch] | Broken:
-        """The epochs in which candidate and stable were compared; `stable`: stable with itself."""
+    def beside_noise(self, place: Place, *, failures: bool = False) -> list[PairEpoch] | Broken:
+        """The epochs in which candidate and stable were compared; `stable`: stable with itself.
+
+        `failures`: stable that did not answer the second time disagrees with itself, as a candidate does.
+        """
         epochs: list[PairEpoch] = []
         for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", "", "agreement", low=0.0)
@@ -206,6 +209,11 @@ class View:
                 return pair
             if isinstance(floor, Broken):
                 return floor
+            if failures:
+                lacking = self._sums(epoch.epoch, found, "floor", "", "missing", low=0.0)
+                floor = _disagreeing(floor, lacking)
+                if isinstance(floor, Broken):
+                    return floor
             if pair is not None:
                 share = epoch.mirrored if place == "shadow" else epoch.mirror_back
                 epochs.append(PairEpoch(step, share, pair, floor if floor is not None else _nothing(pair)))
@@ -248,6 +256,14 @@ class View:
             ]
             self._arrays[place] = parts[0] if len(parts) == 1 else _added(parts)
         return self._arrays[place]
+
+
+def _disagreeing(agreed: Sums | None, lacking: Sums | Broken | None) -> Sums | Broken | None:
+    """Agreement with requests added that do not agree."""
+    if lacking is None or isinstance(lacking, Broken):
+        return lacking or agreed
+    none = Sums(lacking.n, np.zeros_like(lacking.n), np.zeros_like(lacking.n))
+    return _added((agreed, none))
 
 
 def _added(parts: Iterable[Sums | Broken | None]) -> Sums | Broken | None:

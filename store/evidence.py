@@ -48,7 +48,8 @@ metric     clustered by time (`plan.batch`):
              difference                                   |difference| of scaled numbers, mean of instances
 Every series has 1 or CLUSTERS clusters: 1 where its sums are all in cluster 0 by definition.
 In a pair, a failed candidate side is a disagreement and missing; its prediction metrics get no y. Of the
-floor only those count in which stable answered both times: its failures are no noise of its predictions.
+floor only those count in which stable answered both times; `missing` of `floor`, by time, are those that it
+answered the first time only: y = 1, and no others are in it.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
     paired = arm in _PAIRED
     if metric == "requests" and paired:
         return 0
-    if arm != "pair" and (metric in _COMPARED) != (arm == "floor"):
+    if arm != "pair" and (metric in _COMPARED) != (arm == "floor") and (arm, metric) != ("floor", "missing"):
         return 0
     if metric in _OF_PAIRS and arm != "pair":
         return 0

@@ -12,15 +12,16 @@ from .sums import column
 
 
 class Likeness:
-    """Sums by time cluster for the series `agreement` and `difference` of one arm key, as far as wanted."""
+    """Sums by time cluster for the series of one arm key: `agreement` and `missing`, `difference`."""
 
-    __slots__ = ("_agreed", "_apart", "_arm", "_named")
+    __slots__ = ("_agreed", "_apart", "_arm", "_missing", "_named")
 
     def __init__(self, arm: ArmKey, *, agreement: bool, difference: bool, named: str = "agreement") -> None:
         self._arm: ArmKey = arm
         self._named = named
         self._agreed = Series(column(CLUSTERS), column(CLUSTERS), column(CLUSTERS)) if agreement else None
         self._apart = Series(column(CLUSTERS), column(CLUSTERS), column(CLUSTERS)) if difference else None
+        self._missing = Series(column(CLUSTERS), column(CLUSTERS), column(CLUSTERS)) if agreement else None
 
     def agree(self, cluster: int, share: float) -> None:
         """The share of one request's instances in which both answers agree."""
@@ -30,9 +31,14 @@ class Likeness:
         """The mean over one request's instances of |difference|, scaled to 0..1."""
         _add(self._apart, cluster, difference)
 
+    def lack(self, cluster: int) -> None:
+        """A request that was answered once and not a second time."""
+        _add(self._missing, cluster, 1.0)
+
     def series(self, into: dict[SeriesKey, Series]) -> None:
         """Put every series that has an observation into `into`."""
-        for metric, sums in ((self._named, self._agreed), ("difference", self._apart)):
+        kept = ((self._named, self._agreed), ("difference", self._apart), ("missing", self._missing))
+        for metric, sums in kept:
             if sums is not None and any(sums.n):
                 # Copies: the snapshot is encoded in another thread while the sums go on.
                 into[SeriesKey(self._arm, "", metric)] = Series(

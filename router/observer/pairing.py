@@ -4,7 +4,8 @@ A failed candidate side is missing and a disagreement, never dropped. Where stab
 prediction, or its client left, there is nothing to compare with: no prediction difference, no agreement.
 Still open at `account_after` is too late on either side: copies end there.
 Predictions are compared instance by instance; an instance only stable answered is a disagreement. Where
-stable was asked twice (the noise floor), only instances that it answered both times say anything.
+stable was asked twice (the noise floor), only instances that it answered both times say how alike its answers
+are; requests whose second answer had none are counted beside.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class PairFold:
         cluster = int(pair.assigned_at / self._batch) % CLUSTERS
         if pair.kind == PAIR_FLOOR:
             if seen is not None:
-                self._alike(self._floor, cluster, seen.stable, seen.shadow)
+                self._twice(cluster, seen.stable, seen.shadow)
             return
         stable_failed = self._failed(_in_time(pair.stable_ending), pair.stable_status)
         # A shadow has no client who could leave: whatever ended it without an answer is its failure.
@@ -227,6 +228,12 @@ class PairFold:
             cell.selected.add(cluster, theirs.selected, ours.selected)
         if cell.bins is not None:
             cell.bins.add_shares(cluster, _shares(theirs), _shares(ours))
+
+    def _twice(self, cluster: int, stable: Sequence[Prediction], again: Sequence[Prediction]) -> None:
+        """Stable's two answers."""
+        self._alike(self._floor, cluster, stable, again)
+        if any(value is not None for value in stable) and all(value is None for value in again):
+            self._floor.lack(cluster)
 
     def _alike(
         self, likeness: Likeness, cluster: int, one: Sequence[Prediction], other: Sequence[Prediction]

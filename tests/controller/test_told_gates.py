@@ -250,6 +250,22 @@ def test_divergence_is_disagreement_beyond_stables_own(
     assert verdict.findings[0].estimate == pytest.approx(100 * (candidate - itself), abs=0.2)
 
 
+def test_failing_as_often_as_stable_itself_is_no_harm_and_no_proof_either() -> None:
+    """Versions that are equal, each failing 5% of its requests: the copies to both fail as often."""
+    scene = noisy(0.2 * 0.95 + 0.05, 0.2)
+    failed = [1000.0 * 0.05] * 40 + [0.0] * 88
+    scene.put(1, "floor", "missing", failed, failed)
+    assert scene.verdict(policy(DIVERGENCE), "shadow").outcome is Outcome.INCONCLUSIVE
+    worse = noisy(0.3, 0.2).put(1, "floor", "missing", failed, failed)
+    assert worse.verdict(policy(DIVERGENCE), "shadow").outcome is Outcome.FAIL
+    # Copies that fail for reasons of their own excuse nothing: without them it diverges by 5 points.
+    most = [1000.0] * 40 + [0.0] * 88
+    assert (
+        noisy(0.25, 0.2).put(1, "floor", "missing", most, most).verdict(policy(DIVERGENCE), "shadow").outcome
+        is Outcome.INCONCLUSIVE
+    )
+
+
 def test_divergence_needs_stables_own_noise() -> None:
     without = Scene().agreeing(300.0, 6.0, 40).verdict(policy(DIVERGENCE), "shadow")
     assert without.outcome is Outcome.INCONCLUSIVE

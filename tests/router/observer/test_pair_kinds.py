@@ -71,11 +71,18 @@ def test_the_noise_floor_is_stable_with_itself_and_touches_nothing_else() -> Non
     assert (evidence.floor.paired, evidence.mirror, evidence.back) == (2, NOTHING, NOTHING)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"shadow_status": 500}, {"shadow_ending": Ending.TIMEOUT}, {"stable_status": 500}]
-)
-def test_where_stable_failed_once_there_is_no_noise_to_measure(changes: dict[str, Any]) -> None:
-    assert paired(pair([2], [2], PAIR_FLOOR, **changes)).series == {}
+@pytest.mark.parametrize("changes", [{"shadow_status": 500}, {"shadow_ending": Ending.TIMEOUT}])
+def test_where_stable_failed_the_second_time_it_is_counted_and_its_answers_are_not_compared(
+    changes: dict[str, Any],
+) -> None:
+    evidence = paired(pair([2], [2], PAIR_FLOOR, **changes))
+    assert {(key.arm, key.metric) for key in evidence.series} == {("floor", "missing")}
+    assert sums(evidence, "floor", "missing") == (1, 1, 1)
+
+
+def test_where_stable_failed_the_first_time_there_is_nothing_to_compare_with() -> None:
+    assert paired(pair([2], [2], PAIR_FLOOR, stable_status=500)).series == {}
+    assert paired(pair([2], [2], PAIR_FLOOR, stable_status=500, shadow_status=500)).series == {}
 
 
 def test_labels_have_a_floor_of_agreement_alone() -> None:
