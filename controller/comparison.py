@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .batching import too_short, too_short_apart
+from .batching import OF_THE_SERVER, groups_too_short, too_short, too_short_apart
 from .cells import Cell, Limit, is_amount
 from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
 from .groups import moment_of
@@ -25,9 +25,6 @@ from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, View
 
 Epochs = Sequence[CanaryEpoch | PairEpoch | GroupsEpoch | PairGroupsEpoch]
-
-# They depend on the server's state, not only on the request: time clusters.
-OF_THE_SERVER: Final = frozenset({"errors", "missing", "client_disconnects", "stream.truncated"})
 
 
 class Side:
@@ -109,8 +106,11 @@ def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstant
     least = cell.gate.min if cell.gate.min is not None else 1.0
     if cell.place == "shadow":
         tau = max(1.0, constants.autocorrelation_time)
-        measure = partial(paired_groups, form=form, least=least, autocorrelation=tau)
-        return Side(epochs, measure, partial(_too_short_of_two, batch=constants.batch))
+        return Side(
+            epochs,
+            partial(paired_groups, form=form, least=least, autocorrelation=tau),
+            partial(groups_too_short, batch=constants.batch, form=form),
+        )
     variances = (
         _variance(cell.series, cell.group, constants),
         _variance(cell.series, cell.against, constants),
@@ -120,13 +120,6 @@ def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstant
         canary_groups, form=form, least=least, sticky=constants.sticky, shared=shared, variances=variances
     )
     return Side(epochs, measure)
-
-
-def _too_short_of_two(epochs: Sequence[PairGroupsEpoch], *, batch: float) -> NotComputable | None:
-    """What keeps batches of either group from being taken as independent."""
-    return too_short([epoch.group for epoch in epochs], batch) or too_short(
-        [epoch.against for epoch in epochs], batch
-    )
 
 
 def _variance(series: str, group: str, constants: FrozenConstants) -> float:

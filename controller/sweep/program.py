@@ -15,8 +15,9 @@ from ...policies.policy import Place, RolloutPolicy
 from ...store.evidence import SeriesKey
 from ...store.measurement import is_latency
 from ...store.rollouts import FrozenConstants
+from ..batching import OF_THE_SERVER
 from ..cells import MEANS, SERIES, Cell, Limit, cells_of, limits_of
-from ..comparison import OF_THE_SERVER, may_lack
+from ..comparison import may_lack
 from ..reading import Levels
 
 Floats = NDArray[np.float64]

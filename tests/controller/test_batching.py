@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from accede.controller.batching import LONGEST, chosen_batch
+from accede.controller.batching import LONGEST, chosen_batch, groups_too_short
+from accede.controller.gaps import Form
 from accede.controller.length import DEFAULT_BATCH, batch_of
+from accede.controller.sums import PairEpoch, PairGroupsEpoch, Sums
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import Evidence, Series, SeriesKey
 from accede.store.measurement import CLUSTERS
@@ -73,13 +77,65 @@ def test_divergence_in_bursts_over_several_batches_decides_nothing(memory: float
     assert ("correlated between batches" in verdict.reason) is refused
 
 
-def baseline(burst: int, per_batch: int) -> Evidence:
-    """Errors of stable in bursts of `burst` requests: 5% of them."""
+def bursts(rate: float, burst: int, per_batch: int, seed: int) -> list[float]:
+    """Events per batch, `burst` of them in a row."""
+    hit = np.repeat(np.random.default_rng(seed).random(CLUSTERS * per_batch // burst) < rate, burst)
+    return [float(y) for y in hit.reshape(CLUSTERS, per_batch).sum(axis=1)]
+
+
+def two_groups(burst: int, per_batch: int, *, women: float = 0.45, men: float = 0.45) -> Scene:
+    """Selected shares of stable 0.5 in both groups; of the candidate 0.05 more or less, in bursts."""
+    scene = Scene(step=0)
+    n = [float(per_batch)] * CLUSTERS
+    for name, rate, seed in (("female", women, 5), ("male", men, 6)):
+        lost = bursts(0.5 - rate, burst, per_batch, seed)
+        group = f"sex={name}"
+        scene.put(1, "pair", "selected", n, [-y for y in lost], lost, group)
+        scene.put(1, "paired_stable", "selected", n, [per_batch / 2.0] * CLUSTERS, group=group)
+    return scene
+
+
+RATIO = {"metric": "selection_ratio", "by": "sex", "min": 0.8, "in": "shadow"}
+WORSE = {**RATIO, "min": 0.97, "or": "not_worse_than_stable"}
+
+
+@pytest.mark.parametrize("gate", [GAP, RATIO, WORSE])
+def test_groups_on_pairs_in_bursts_beyond_their_batch_wait(gate: dict[str, Any]) -> None:
+    short = two_groups(100, 200, women=0.42, men=0.42).verdict(policy(gate), "shadow")
+    assert short.outcome is Outcome.INCONCLUSIVE
+    assert "write `batch: " in short.reason
+    assert two_groups(100, 200, women=0.2).verdict(policy(gate), "shadow").outcome is Outcome.INCONCLUSIVE
+    assert two_groups(1, 200).verdict(policy(gate), "shadow").outcome is Outcome.PASS
+    assert two_groups(1, 200, women=0.2).verdict(policy(gate), "shadow").outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize("form", ["gap", "reverse", "shortfall", "ratio"])
+def test_the_memory_of_a_contrast_is_that_of_its_single_requests(form: Form) -> None:
+    """Sums per batch of independent requests, of which each is known: no form sees a memory in them."""
+    rng = np.random.default_rng(8)
+    sides: list[PairEpoch] = []
+    for rate in (0.3, 0.5):
+        stable = rng.random((CLUSTERS, 80)) < rate
+        candidate = np.where(rng.random(stable.shape) < 0.2, ~stable, stable)
+        d = candidate.astype(float) - stable
+        n = np.full(CLUSTERS, 80.0)
+        y = stable.sum(axis=1).astype(float)
+        sides.append(PairEpoch(0, 1.0, Sums(n, d.sum(axis=1), (d**2).sum(axis=1)), Sums(n, y, y)))
+    alone = [PairGroupsEpoch(0, *sides)]
+    assert groups_too_short(alone, 5.0, form=form) is None
+    burst = np.repeat(rng.random((CLUSTERS, 2)) < 0.5, 40, axis=1).sum(axis=1).astype(float)
+    n = np.full(CLUSTERS, 80.0)
+    clumped = PairEpoch(0, 1.0, Sums(n, np.zeros(CLUSTERS) - burst, burst), Sums(n, burst, burst))
+    assert groups_too_short([PairGroupsEpoch(0, clumped, sides[1])], 5.0, form="gap") is not None
+
+
+def baseline(burst: int, per_batch: int, metric: str = "errors") -> Evidence:
+    """Errors of stable (or another series) in bursts of `burst` requests: 5% of them."""
     rng = np.random.default_rng(2)
     hit = np.repeat(rng.random(CLUSTERS * per_batch // burst) < 0.05, burst).astype(float)
     y = list(hit.reshape(CLUSTERS, per_batch).sum(axis=1))
     evidence = Evidence("", "s", "r", 0, "*", 0.0, 0.0)
-    evidence.series[SeriesKey("stable", "", "errors")] = Series([float(per_batch)] * CLUSTERS, y, y)
+    evidence.series[SeriesKey("stable", "", metric)] = Series([float(per_batch)] * CLUSTERS, y, y)
     return evidence
 
 
@@ -94,6 +150,15 @@ def test_an_unset_batch_is_as_long_as_stables_errors_ask_for_within_bounds() -> 
     assert DEFAULT_BATCH < chosen_batch(unset(), baseline(25, 100)) <= LONGEST
     assert chosen_batch(unset(), baseline(100, 100)) <= LONGEST
     assert chosen_batch(unset(), Evidence("", "s", "r", 0, "*", 0.0, 0.0)) == DEFAULT_BATCH
+
+
+@pytest.mark.parametrize("series", ["missing", "client_disconnects", "stream.truncated"])
+def test_whatever_depends_on_the_server_asks_for_its_batch(series: str) -> None:
+    asked = chosen_batch(unset(), baseline(25, 100, series))
+    assert asked == chosen_batch(unset(), baseline(25, 100)) > DEFAULT_BATCH
+    both = baseline(1, 100)
+    both.series |= baseline(25, 100, series).series
+    assert chosen_batch(unset(), both) == asked
 
 
 def test_a_written_batch_stands() -> None:
