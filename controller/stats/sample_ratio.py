@@ -77,11 +77,14 @@ def sticky_log_e(
     """The same where units stay with their arm: clusters of units instead of requests, asymptotic.
 
     S_j = (1 - pi) n_jc - pi n_js per cluster; mean over both directions and ``concentrations``, each tuned
-    to half the level and to the mismatch expected. Epochs with fewer than 20 effective clusters are left out.
+    to half the level and to the mismatch expected. Epochs with fewer than 20 effective clusters, or in which
+    fewer than 20 effective units are due to the smaller arm, are left out: a few heavy users decide there.
+
+    Epochs do not multiply: a unit keeps its draw, so an arm that got the heavy ones at 5% has them at
+    25% too. The k-th one that counts weighs 1/(k (k + 1)) and is 1 before it begins, which is an E-value again.
     """
-    total = 0.0
+    parts: list[float] = []
     reason = "no requests"
-    computed = False
     for position, epoch in enumerate(epochs):
         if epoch.n_c.ndim != 1 or epoch.n_c.shape != epoch.n_s.shape:
             return NotComputable(
@@ -93,9 +96,13 @@ def sticky_log_e(
         if not 0.0 < epoch.pi < 1.0:
             continue
         per_cluster = epoch.n_c + epoch.n_s
-        effective = effective_number(per_cluster)
+        units = min(epoch.pi, 1.0 - epoch.pi) * effective_units(per_cluster)
+        effective = min(effective_number(per_cluster), units)
         if effective < FEWEST_EFFECTIVE_CLUSTERS:
-            reason = f"{effective:.1f} effective clusters, at least {FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
+            reason = (
+                f"{effective:.1f} effective clusters, or units due to the smaller arm, at least "
+                f"{FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
+            )
             continue
         n = float(per_cluster.sum())
         surplus = (1.0 - epoch.pi) * epoch.n_c - epoch.pi * epoch.n_s
@@ -112,9 +119,25 @@ def sticky_log_e(
             if isinstance(side, NotComputable):
                 return NotComputable(f"epoch {position}: {side.reason}")
             sides.append(side)
-        total += log_mean_exp(sides)
-        computed = True
-    return total if computed else NotComputable(reason)
+        parts.append(log_mean_exp(sides))
+    return _weighted(parts) if parts else NotComputable(reason)
+
+
+def effective_units(per_cluster: NDArray[np.float64]) -> float:
+    """How many units of equal weight scatter over clusters as these do; infinite where all are alike.
+
+    With a_u requests of unit u, the sum of (n_j - mean)^2 is (1 - 1/G) of the sum of a_u^2 on average.
+    """
+    g = per_cluster.size
+    squares = float(np.square(per_cluster - per_cluster.mean()).sum()) * g / (g - 1.0) if g > 1 else 0.0
+    return float(per_cluster.sum()) ** 2 / squares if squares > 0.0 else math.inf
+
+
+def _weighted(log_e_values: Sequence[float]) -> float:
+    """Log of the sum of E_k / (k (k + 1)) and of what is left of 1."""
+    count = len(log_e_values)
+    terms = [value - math.log(k * (k + 1)) for k, value in enumerate(log_e_values, start=1)]
+    return log_mean_exp([*terms, -math.log(count + 1)]) + math.log(count + 1)
 
 
 def p_value(log_e_value: float) -> float:

@@ -277,7 +277,11 @@ def test_divergence_needs_stables_own_noise() -> None:
 
 def test_few_disagreements_prove_safety_and_never_harm() -> None:
     scene = Scene().put(
-        1, "pair", "agreement", [10.0] * 40 + [0.0] * 88, [10.0] * 33 + [9.0] * 7 + [0.0] * 88
+        1,
+        "pair",
+        "agreement",
+        [10.0] * 40 + [0.0] * 88,
+        [9.0 if k % 6 == 1 else 10.0 for k in range(40)] + [0.0] * 88,
     )
     scene.put(1, "floor", "agreement", [10.0] * 40 + [0.0] * 88, [10.0] * 40 + [0.0] * 88)
     verdict = scene.verdict(policy({**DIVERGENCE, "max_increase": "0.1pp"}), "shadow")

@@ -4,9 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from accede.controller.stats.result import NotComputable
-from accede.controller.stats.sample_ratio import RatioEpoch, StickyRatioEpoch, log_e, p_value, sticky_log_e
+from accede.controller.stats.sample_ratio import (
+    RatioEpoch,
+    StickyRatioEpoch,
+    effective_units,
+    log_e,
+    p_value,
+    sticky_log_e,
+)
 
 
 def value(result: float | NotComputable) -> float:
@@ -81,3 +89,31 @@ def test_swapping_arms_changes_nothing_when_sticky() -> None:
 )
 def test_bad_clusters_are_not_computable(bad: list[StickyRatioEpoch]) -> None:
     assert isinstance(sticky_log_e(bad, 0.001), NotComputable)
+
+
+def test_sticky_epochs_that_share_users_are_weighed_and_not_multiplied() -> None:
+    n_c = np.asarray(11.0 + np.arange(128) % 3, np.float64)
+    one = StickyRatioEpoch(0.5, n_c, np.full(128, 10.5))
+    alone = sticky_log_e([one], 0.05)
+    assert isinstance(alone, float)
+    assert alone > 3.0
+    thrice = sticky_log_e([one] * 3, 0.05)
+    assert isinstance(thrice, float)
+    assert alone < thrice < alone + math.log(1.5)
+
+
+def split_of(totals: NDArray[np.float64], pi: float) -> StickyRatioEpoch:
+    return StickyRatioEpoch(
+        pi, np.asarray(pi * totals, np.float64), np.asarray(totals - pi * totals, np.float64)
+    )
+
+
+def test_few_units_due_to_the_smaller_arm_do_not_count() -> None:
+    """Totals as even as 100 equal users make them: at 10% ten are the candidate's, at 50% fifty."""
+    totals = np.random.default_rng(1).multinomial(100, np.full(128, 1 / 128)).astype(np.float64) * 100.0
+    totals = np.asarray(totals, np.float64)
+    assert 60.0 < effective_units(totals) < 160.0
+    assert isinstance(sticky_log_e([split_of(totals, 0.1)], 0.05), NotComputable)
+    nothing = sticky_log_e([StickyRatioEpoch(0.5, np.zeros(128), totals)], 0.05)
+    assert isinstance(nothing, float)
+    assert nothing > 3.0
