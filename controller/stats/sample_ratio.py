@@ -81,7 +81,7 @@ def sticky_log_e(
     fewer than 20 effective units are due to the smaller arm, are left out: a few heavy users decide there.
 
     Epochs do not multiply: a unit keeps its draw, so an arm that got the heavy ones at 5% has them at
-    25% too. The k-th one that counts weighs 1/(k (k + 1)) and is 1 before it begins, which is an E-value again.
+    25% too. The k-th one that counts weighs 1/(k (k + 1)) and is 1 before it begins: an E-value again.
     """
     parts: list[float] = []
     reason = "no requests"
