@@ -128,6 +128,8 @@ def _sentence(
         + (f", {cell.part}" if cell.part else "")
     )
     told = _told(reading)
+    if reading.outcome is Outcome.FAIL and cell.gate.max_shift is not None:
+        told += " (a shift either way is harm here, an improvement too)"
     estimate, low, high = numbers
     if estimate is None:
         return f"{what}: {told}"

@@ -104,7 +104,9 @@ class Gate(Value):
         default=None, gt=1, description="The candidate may be higher by this factor.", examples=[1.2]
     )
     max_shift: WrittenMargin | None = Field(
-        default=None, description="The candidate may be higher or lower by this much, absolutely."
+        default=None,
+        description="The candidate may be higher or lower by this much, absolutely; more is harm either way, "
+        "an improvement too.",
     )
     min: Least | None = Field(
         default=None, description="At least this share; of selection_ratio at least this number, such as 0.8."
