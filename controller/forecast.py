@@ -105,7 +105,7 @@ class ExpectedView(View):
             )  # fmt: skip
         return epochs
 
-    def beside_noise(self, place: Place) -> list[PairEpoch] | Broken:
+    def beside_noise(self, place: Place, *, failures: bool = False) -> list[PairEpoch] | Broken:  # noqa: ARG002
         """Raises UnplannedError: how often stable differs from itself is only known once it was asked."""
         raise UnplannedError(f"how often stable differs from itself is not known before a {place} step")
 
