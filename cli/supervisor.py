@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import AccedeError
@@ -59,9 +60,13 @@ class Plane:
 
 
 def say(line: str) -> None:
-    """A line about the installation on stdout, at once also where that is a pipe."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """A line about the installation on stdout, at once also where that is a pipe; lost where it has no room.
+
+    A log on a full disk must not end what looks after the planes.
+    """
+    with suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def run(planes: list[Plane], patience: float, ending: float, when_ready: Callable[[], None]) -> None:

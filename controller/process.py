@@ -25,6 +25,7 @@ from ..store.protocol import Store
 from .acting import Acts
 from .api import Desk, application
 from .files import ServiceFiles
+from .lines import Lines
 from .looking import Engine, statistics
 from .loop import Loop
 
@@ -196,5 +197,5 @@ def _log_to_stderr() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=Lines,
     )

@@ -1,5 +1,8 @@
 """The recorder: a sample of traffic as JSON Lines on the router's disk, only fields that the file allows.
 
+The store is often on the same disk, and evidence matters more than recordings. So they stop while less than
+a reserve is free, and go on when it is free again.
+
 `FOLDER/SERVICE/00000001.jsonl`, one object a line, oldest first. A file is closed at an eighth of the
 service's `max_bytes` and the oldest are deleted, so that all of them together stay below it. A disk that
 is full or gone stops recording for a while and is said once: nothing else depends on it.
@@ -7,6 +10,7 @@ is full or gone stops recording for a while and is said once: nothing else depen
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -27,6 +31,8 @@ _SMALLEST: Final = 16 * 1024  # bytes of a file; below it rotation would cost mo
 _LONGEST: Final = 64 * 1024  # bytes of a line
 _AGAIN: Final = 10.0  # seconds until a disk that failed is tried again
 _KEY: Final = "recording.key"
+_RESERVE: Final = 256 * 2**20  # bytes of the disk that recordings leave free, or this
+_RESERVED: Final = 0.1  # share of a small one
 
 
 def recording_key(folder: Path) -> bytes:
@@ -46,6 +52,16 @@ def recording_key(folder: Path) -> bytes:
             f"the key of recorded hashes cannot be read or made at {path}: {problem.strerror}; "
             "nothing is recorded until it can"
         ) from problem
+
+
+def room(folder: Path) -> None:
+    """Raises OSError where the disk of `folder` has no more free than its reserve."""
+    disk = os.statvfs(folder)
+    size = disk.f_frsize or disk.f_bsize
+    if disk.f_bavail * size < min(_RESERVE, _RESERVED * disk.f_blocks * size):
+        raise OSError(
+            errno.ENOSPC, "its disk is nearly full, the rest is kept for evidence; free space on it"
+        )
 
 
 class Log:
@@ -70,6 +86,7 @@ class Log:
         try:
             if self._file < 0 or self._size + len(line) >= self._each:
                 self._next(len(line))
+            room(self._folder)
             rest = line + b"\n"
             while rest:  # unbuffered: what a failing disk refused must not be written later
                 rest = rest[os.write(self._file, rest) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import stat
 from collections.abc import Iterator
@@ -177,3 +178,25 @@ def test_no_body_stops_it(recorded: Recorded) -> None:
     for request in (b"", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}', b'{"a": "\\ud800"}'):
         recording.exchange(fact(), Body(1, request, b"{", "", "br, gzip"), [], 0)
     assert all(set(line["request"]) <= {"a"} for line in recorded.lines())
+
+
+def test_recordings_leave_a_reserve_of_the_disk_to_the_store(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(recorded.folder.parent)
+    free = 20
+    blocks = 4096  # of 4 KiB: a disk of 16 MiB, of which a tenth is the reserve
+
+    def small(_: object) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, blocks, free, free, *real[5:]))
+
+    monkeypatch.setattr(os, "statvfs", small)
+    recording = recorded.recording(request=("amount",))
+    recording.exchange(fact(), body(), [0.5], 100.0)
+    recording.exchange(fact(), body(), [0.5], 101.0)
+    assert recorded.lines() == []
+    (complaint,) = recorded.complaints
+    assert "its disk is nearly full, the rest is kept for evidence; free space on it" in complaint
+    free = 420
+    recording.exchange(fact(), body(), [0.5], 111.0)
+    assert len(recorded.lines()) == 1
