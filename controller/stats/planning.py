@@ -54,6 +54,9 @@ def mean_weight(effect_gap: float, variance: float, level: float) -> float:
 
 def requests_for_weight(weight: float, pi: float) -> float:
     """Requests of both arms that add up to ``weight`` at candidate share ``pi``."""
+    if not 0.0 <= weight < math.inf:
+        msg = f"weight must be finite and not negative, got {weight!r}"
+        raise ValueError(msg)
     return weight / (_share(pi) * (1.0 - pi))
 
 
@@ -64,7 +67,11 @@ def information_needed(effect_gap: float, level: float) -> float:
 
 def event_information(pi: float, stable_rate: float, relative_risk: float, null_ratio: float) -> float:
     """Expected growth of the log E-value per request (both arms): event rate times Bernoulli divergence."""
-    if not 0.0 < stable_rate <= 1.0 or not 0.0 <= relative_risk * stable_rate <= 1.0 or null_ratio <= 0.0:
+    if (
+        not 0.0 < stable_rate <= 1.0
+        or not 0.0 <= relative_risk * stable_rate <= 1.0
+        or not 0.0 < null_ratio < math.inf
+    ):
         msg = (
             "rates must lie in (0, 1] and ratios be positive, got "
             f"rate {stable_rate!r}, ratio {relative_risk!r}, null {null_ratio!r}"

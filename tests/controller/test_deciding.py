@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from accede.controller.cells import cells_of
-from accede.policies.policy import RolloutPolicy
+from accede.policies.metrics import MARGIN_KEYS, with_default_margins
+from accede.policies.policy import Gate, RolloutPolicy
+from accede.policies.policy_rules import advice
+from accede.policies.quantities import Margin
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import FrozenConstants, Outcome
 from tests.controller.test_analysis import CONSTANTS, Scene, policy
@@ -223,3 +226,39 @@ def test_a_shift_beyond_the_margin_fails_whichever_way_and_is_told_so(shift: flo
     assert "a shift either way is harm here, an improvement too" in verdict.reason
     one_sided = errors(Scene(), 3, True).verdict(policy({"metric": "errors", "max_increase": "1pp"}))
     assert "either way" not in one_sided.reason
+
+
+# --- minima and defaults ----------------------------------------------------------------------------------
+
+
+def test_steps_ask_for_500_requests_and_ten_minutes_and_less_is_warned_of() -> None:
+    usual = policy(KINDS["time clusters"][0], steps=STEPS)
+    assert {(step.requests, step.duration) for step in usual.steps if step.place == "canary"} == {
+        (500, 600.0)
+    }
+    assert advice(usual) == ()
+    for less in ({"requests": 499}, {"for": "599s"}):
+        lines = advice(policy(KINDS["time clusters"][0], steps=({"canary": "50%", **less},)))
+        assert len(lines) == 1
+        assert lines[0].startswith(f"steps[0].{next(iter(less))}: ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "default"),
+    [
+        ("errors", {"max_ratio": 1.5, "max_increase": Margin(value=0.005, unit="pp")}),
+        ("latency.p50", {"max_ratio": 1.1}),
+        ("latency.p95", {"max_ratio": 1.1}),
+        ("latency.p99", {"max_ratio": 1.2}),
+        ("prediction.mean", {"max_shift": Margin(value=0.1, unit="sd")}),
+        ("selection_rate", {"max_shift": Margin(value=0.03, unit="pp")}),
+    ],
+)
+def test_the_margins_of_a_gate_that_gives_none(metric: str, default: dict[str, Any]) -> None:
+    gate = with_default_margins(Gate.model_validate({"metric": metric}))
+    assert {key: getattr(gate, key) for key in MARGIN_KEYS if getattr(gate, key) is not None} == default
+
+
+def test_the_levels_of_a_policy_that_gives_none() -> None:
+    risk = policy(KINDS["time clusters"][0]).risk
+    assert (risk.false_rollback, risk.false_promotion) == (0.05, 0.05)

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from accede.controller.stats import (
+    arrays,
     asymptotic,
     autocorrelation,
     clusters,
@@ -20,6 +22,7 @@ from accede.controller.stats import (
     histogram,
     mean,
     mixture,
+    planning,
     sample_ratio,
 )
 from accede.controller.stats.evalues import closed_e_values, e_bh, log_mean_exp
@@ -164,6 +167,43 @@ def test_mismatched_shapes_are_not_computable(mismatched: Callable[[], Any]) -> 
     assert isinstance(mismatched(), NotComputable)
 
 
+@pytest.mark.parametrize(("estimate", "variance", "df"), [
+    (NAN, 1.0, 20.0), (INF, 1.0, 20.0), (0.1, NAN, 20.0), (0.1, INF, 20.0), (0.1, 0.0, 20.0),
+    (0.1, -1.0, 20.0),
+    (0.1, 1.0, NAN), (0.1, 1.0, 0.5), (0.1, 1.0, INF),
+])  # fmt: skip
+def test_arrays_of_tests_have_no_number_where_one_test_has_none(
+    estimate: float, variance: float, df: float
+) -> None:
+    got = arrays.asymptotic_log_e([estimate, 0.1], [variance, 1.0], 0.0, 10.0, [df, 20.0])
+    assert math.isnan(got[0])
+    alone = asymptotic.log_e_harm(
+        0.1, 1.0, 0.0, v_opt=float(10.0 / arrays.rho(1.0, 0.05)), level=0.05, df=20.0
+    )
+    assert got[1] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -1.0])
+@pytest.mark.parametrize(
+    "planned",
+    [
+        lambda bad: planning.mean_weight(0.1, bad, 0.05),
+        lambda bad: planning.mean_weight(0.1, 0.1, bad),
+        lambda bad: planning.requests_for_weight(100.0, bad),
+        lambda bad: planning.requests_for_weight(bad, 0.5),
+        lambda bad: planning.information_needed(0.1, bad),
+        lambda bad: planning.events_needed(0.5, bad, 2.0, 1.5, 0.05),
+        lambda bad: planning.events_needed(0.5, 0.01, bad, 1.5, 0.05),
+        lambda bad: planning.events_needed(0.5, 0.01, 2.0, bad, 0.05),
+        lambda bad: planning.paired_pairs(0.1, bad, 0.5, 0.05),
+        lambda bad: planning.paired_pairs(0.1, 0.1, bad if bad != -1.0 else -1.1, 0.05),
+    ],
+)
+def test_a_plan_from_broken_numbers_is_refused(planned: Callable[[float], float], bad: float) -> None:
+    with pytest.raises(ValueError, match="must"):
+        planned(bad)
+
+
 @pytest.mark.parametrize("bad", [NAN, -1.0])
 def test_combinations_raise_on_what_is_no_e_value(bad: float) -> None:
     for combine in (closed_e_values, lambda e: e_bh(e, 0.05)):
@@ -181,6 +221,21 @@ GATES: dict[str, dict[str, Any]] = {
     "agreement": {"metric": "prediction.agreement", "min": "90%", "in": "shadow"},
     "latency": {"metric": "latency.p95", "max_ratio": 1.2},
     "distribution": {"metric": "prediction.distribution", "max_shift": "5pp", "in": "canary"},
+    "divergence": {"metric": "prediction.divergence", "max_increase": "4pp", "in": "shadow"},
+    "rank": {"metric": "prediction.rank", "max_shift": "0.1sd", "in": "canary"},
+    "explanation": {"metric": "explanation.agreement", "min": "90%", "in": "shadow"},
+    "gap": {"metric": "selection_gap", "by": "sex", "max_increase": "3pp", "in": "canary"},
+    "ratio": {"metric": "selection_ratio", "by": "sex", "min": 0.8, "in": "canary"},
+    "gap on pairs": {"metric": "selection_gap", "by": "sex", "max_increase": "3pp", "in": "shadow"},
+    "ratio on pairs": {"metric": "selection_ratio", "by": "sex", "min": 0.8, "in": "shadow"},
+}
+GROUPS = {"gap", "ratio", "gap on pairs", "ratio on pairs"}
+ON_PAIRS: dict[str, tuple[tuple[ArmKey, str], ...]] = {
+    "agreement": (("pair", "agreement"),),
+    "divergence": (("pair", "agreement"), ("floor", "agreement")),
+    "explanation": (("pair", "explanation"),),
+    "gap on pairs": (("pair", "selected"), ("paired_stable", "selected")),
+    "ratio on pairs": (("pair", "selected"), ("paired_stable", "selected")),
 }
 
 
@@ -189,7 +244,7 @@ GATES: dict[str, dict[str, Any]] = {
 def test_a_gate_on_broken_or_absent_evidence_never_passes_and_never_fails(
     gate: str, broken: float | str
 ) -> None:
-    scene = Scene()
+    scene = Scene(constants=msgspec.structs.replace(CONSTANTS, deviations={"mean|": 0.2, "rank|": 0.3}))
     for number, arm, series, length in _series(gate):
         if broken == "none" or (broken == "one arm" and arm in {"candidate", "pair"}):
             continue
@@ -199,20 +254,22 @@ def test_a_gate_on_broken_or_absent_evidence_never_passes_and_never_fails(
         if isinstance(broken, float):
             n[0] = broken
         square = y[1:] if broken == "short" else list(y)
-        scene.put(number, arm, series, n, y, square)
+        for group in ("sex=female", "sex=male") if gate in GROUPS else ("",):
+            scene.put(number, arm, series, list(n), list(y), square, group)
     for verdict in scene.analysis(policy(GATES[gate])).verdicts:
         assert verdict.outcome in {Outcome.INCONCLUSIVE, Outcome.ERROR}, verdict.reason
         assert verdict.reason
 
 
 def _series(gate: str) -> Sequence[tuple[int, ArmKey, str, int]]:
-    if gate == "agreement":
-        return [(1, "pair", "agreement", CLUSTERS)]
+    if gate in ON_PAIRS:
+        return [(1, arm, name, CLUSTERS) for arm, name in ON_PAIRS[gate]]
     names = {
         "errors": ("errors",), "mean": ("mean",), "distribution": ("bin.0", "bin.1"),
+        "rank": ("rank",), "gap": ("selected",), "ratio": ("selected",),
         "latency": ("latency.p95.over", "latency.p95.mid", "latency.p95.far"),
     }[gate]  # fmt: skip
-    length = 1 if gate in {"mean", "distribution"} else CLUSTERS
+    length = CLUSTERS if gate in {"errors", "latency"} else 1
     arms: tuple[ArmKey, ...] = ("candidate", "stable")
     return [(number, arm, name, length) for number in (2, 3) for arm in arms for name in names]
 
