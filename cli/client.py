@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -13,6 +13,10 @@ import msgspec
 from ..controller.planned import Plan
 from ..controller.shown import Explained, Failed, History, RolloutView, Services
 from ..errors import AccedeError, TimedOut, Unreachable, UsageError
+from ..store.labels import LabelCounts
+
+if TYPE_CHECKING:
+    from .labels_file import LabelLine
 
 T = TypeVar("T")
 
@@ -107,6 +111,11 @@ class Client:
         """`pause`, `resume`, `promote` or `abort` the open rollout."""
         body = {"actor": actor, "reason": reason, **more}
         return self._send("POST", f"{_path(service)}/rollout/{verb}", RolloutView, body)
+
+    def feedback(self, service: str, labels: Sequence[LabelLine]) -> LabelCounts:
+        """Send labels, and hear what became of them."""
+        body = {"labels": msgspec.to_builtins(labels)}
+        return self._send("POST", f"{_path(service)}/feedback", LabelCounts, body)
 
     def _get(self, path: str, kind: type[T], **query: str | int | None) -> T:
         given = {key: value for key, value in query.items() if value is not None}

@@ -17,7 +17,7 @@ import typer
 
 from .. import __version__
 from ..errors import AccedeError
-from . import demonstration, files, initial, outcomes, planes, planning, rollouts, serving
+from . import demonstration, feedback, files, initial, outcomes, planes, planning, rollouts, serving
 from .check import verb as checking
 from .processes import Stopped, die_with_parent
 from .simulate import verb as simulating
@@ -40,6 +40,7 @@ for group in (
     planes,
     rollouts,
     outcomes,
+    feedback,
 ):
     group.add_to(app)
 

@@ -38,6 +38,7 @@ from ..store.rollouts import RolloutRecord
 from .acting import Acts
 from .explain import explain
 from .files import ServiceFiles
+from .labels.feedback import FeedbackRequest, take
 from .loop import Loop
 from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
 from .openapi import document
@@ -79,6 +80,7 @@ def application(desk: Desk) -> Starlette:
         f"POST {SERVICE}/rollout/promote": endpoints.promote,
         f"POST {SERVICE}/rollout/abort": endpoints.abort,
         f"POST {SERVICE}/plan": endpoints.plan,
+        f"POST {SERVICE}/feedback": endpoints.feedback,
         f"GET {SERVICE}/history": endpoints.history,
         f"GET {SERVICE}/explain": endpoints.explain,
         "GET /healthz": endpoints.healthz,
@@ -151,6 +153,11 @@ class _Endpoints:
         return _answer(
             await run_in_threadpool(plan_service, store, files, request.path_params["service"], body)
         )
+
+    async def feedback(self, request: Request) -> Response:
+        body = await _body(request, FeedbackRequest)
+        service = self._desk.files.service(request.path_params["service"])
+        return _answer(await run_in_threadpool(take, self._desk.store, service, body, self._desk.clock()))
 
     async def history(self, request: Request) -> Response:
         service = request.path_params["service"]

@@ -6,7 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..store.labels import LabelCounts
 from .assumed import Given
+from .labels.feedback import FeedbackRequest
 from .openapi import Operation
 from .planned import Plan
 from .shown import Explained, Health, History, Rollouts, RolloutView, Services
@@ -60,6 +62,7 @@ OPERATIONS: Final = (
     Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
     Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
     Operation("POST", f"{SERVICE}/plan", "What a rollout would need; nothing changes", Plan, PlanRequest),
+    Operation("POST", f"{SERVICE}/feedback", "Labels that came later", LabelCounts, FeedbackRequest),
     Operation("GET", f"{SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
     Operation("GET", f"{SERVICE}/explain", "Why", Explained,
               query=(("id", "string"), ("number", "integer"))),

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, WithJsonSchema, model_validator
 
 from .network import Balance, Forwarding, Override, Readiness, Tls
+from .outcome import Outcome
 from .quantities import Duration, Fraction, Size, StatusRange, Value, WrittenComparison, found
 
 Protocol = Literal[
@@ -324,6 +325,9 @@ class ModelService(Value):
     )
     explanation: Importances | None = Field(
         default=None, description="Where answers explain themselves, where they do."
+    )
+    outcome: Outcome | None = Field(
+        default=None, description="What turns out to be true later: labels, as `accede feedback` sends them."
     )
     metrics: dict[str, OwnMetric] = Field(
         default_factory=dict, description="Metrics of your own, read from answers, at most 16."

@@ -329,3 +329,23 @@ def test_the_description_covers_every_operation(controller: Controller) -> None:
         assert name
     for reference in {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}:
         assert reference in described["components"]["schemas"]
+
+
+def test_labels_are_taken_once_and_wrong_ones_refused_whole(controller: Controller, tmp_path: Path) -> None:
+    def send(*labels: dict[str, Any]) -> httpx.Response:
+        return controller.client.post("/api/v1/services/fraud/feedback", json={"labels": list(labels)})
+
+    one = {"request_id": "a", "value": 1}
+    assert "declares no outcome" in refused(send(one), 400, "UsageError")
+    file = tmp_path / "services" / "fraud.yaml"
+    file.write_text(file.read_text() + "outcome: {type: binary}\n")
+    controller.rounds(10)
+    wrong = send(one, {**one, "value": 2, "at": "l.csv:7"})
+    assert "l.csv:7: the value is" in refused(wrong, 400, "UsageError")
+    counts = send(one, one, {**one, "value": 0}, {"request_id": "b", "value": [True, False]}).json()
+    assert counts == {"new": 2, "duplicates": 1, "conflicts": 1, "unknown": 2, "expired": 0, "no_room": 0}
+    assert controller.store.labels.held("fraud").labels.new == 2
+    assert "labels" in refused(send(), 400, "UsageError")
+    assert "larger than" in refused(send({**one, "at": "x" * MAX_BODY}), 400, "UsageError")
+    answer = controller.client.post("/api/v1/services/frodo/feedback", json={"labels": [one]})
+    assert "fraud" in refused(answer, 404, "NotFound")
