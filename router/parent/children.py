@@ -125,6 +125,10 @@ class Child:
         if self._link is not None:
             self._link.send(message)
 
+    def last(self) -> None:
+        """Begin no life after this one."""
+        self._draining.set()
+
     async def drain(self, patience: float) -> bool:
         """Let it finish and end; killed after `patience` seconds. Whether it ended by itself."""
         self._draining.set()

@@ -202,6 +202,8 @@ class _Parent:
                 clock = tasks.create_task(self._clock())
                 await self._stopping.wait()
                 announce("router", "drains")
+                for worker in self._workers:
+                    worker.last()  # or one would be begun with a socket that is closed
                 for one in self._sockets:
                     one.close()  # or new connections would wait here for nobody
                 await asyncio.gather(*(worker.drain(self._config.drain + _GRACE) for worker in self._workers))

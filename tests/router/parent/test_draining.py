@@ -1,0 +1,81 @@
+"""The end of a whole router: what is under way is finished, idle connections end, a second signal is obeyed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.router.conftest import Connection
+from tests.router.parent.test_parent import RouterProcess, commit, poll, route, start
+
+__all__ = ["start"]  # a fixture
+
+
+def asked(script: str, more: str = "Content-Length: 2\r\n\r\n{}") -> bytes:
+    return f"POST /p HTTP/1.1\r\nHost: x\r\nx-script: {script}\r\n{more}".encode()
+
+
+def test_streams_and_uploads_are_finished_and_idle_connections_closed(
+    start: Callable[..., RouterProcess], tmp_path: Path, stable: Any
+) -> None:
+    commit(tmp_path, route(stable.url, stable.url))
+    router = start(drain=20.0).ready()
+    port = router.port
+    idle, stream, upload = Connection(port), Connection(port), Connection(port)
+    idle.send(asked("echo"))
+    assert idle.answer().status == 200
+    stream.send(asked("sse=20"))  # two seconds
+    while b"data: 0" not in stream.buffer:
+        assert stream.more()
+    upload.send(asked("echo", "Content-Length: 4\r\n\r\n{}"))
+    poll(lambda: sum(router.report().assigned.values()) == 3)
+    router.process.send_signal(signal.SIGTERM)
+    assert idle.ended()
+    upload.send(b"  ")
+    assert upload.answer().status == 200
+    assert b"data: 19" in stream.answer().body
+    assert router.process.wait(20) == 0
+    poll(lambda: router.accounted() == 3)
+    for client in (idle, stream, upload):
+        client.close()
+
+
+def test_a_second_signal_waits_for_nobody(
+    start: Callable[..., RouterProcess], tmp_path: Path, stable: Any
+) -> None:
+    commit(tmp_path, route(stable.url, stable.url))
+    router = start(drain=60.0).ready()
+    hanging = Connection(router.port)
+    hanging.send(asked("hang"))
+    poll(lambda: sum(router.report().assigned.values()) == 1)
+    router.process.send_signal(signal.SIGTERM)
+    poll(lambda: any("drains" in line for line in router.said))
+    assert router.process.poll() is None
+    began = time.monotonic()
+    router.process.send_signal(signal.SIGTERM)
+    assert router.process.wait(30) == 0
+    assert time.monotonic() - began < 25, "its drain is a minute"
+    assert not hanging.more()
+    hanging.close()
+
+
+def test_a_signal_while_children_are_started_again_ends_all_of_them(
+    start: Callable[..., RouterProcess], tmp_path: Path, stable: Any
+) -> None:
+    commit(tmp_path, route(stable.url, stable.url))
+    router = start(drain=5.0).ready()
+    told = router.status()
+    for child in (*told["workers"], told["observer"]):
+        os.kill(child["pid"], signal.SIGKILL)
+    poll(lambda: len([line for line in router.said if "started again" in line]) == 3)
+    family = psutil.Process(router.process.pid).children(recursive=True)
+    router.process.send_signal(signal.SIGTERM)
+    assert router.process.wait(40) == 0
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert [line for line in router.said if "Traceback" in line] == []
