@@ -1,4 +1,4 @@
-"""The end of a whole router: what is under way is finished, idle connections end, a second signal is obeyed."""
+"""The end of a whole router: open requests are finished, idle connections end, a second signal is obeyed."""
 
 from __future__ import annotations
 
