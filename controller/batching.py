@@ -55,9 +55,15 @@ def _asked_by(baseline: Evidence, series: str) -> float:
     )
 
 
-def too_short(epochs: Sequence[PairEpoch], batch: float) -> NotComputable | None:
-    """Why batches of these pairs cannot be taken as independent; None where they can, or nothing varies."""
-    return _too_short(_sum([epoch.pair for epoch in epochs]), batch)
+def too_short(
+    epochs: Sequence[PairEpoch], batch: float, *, beside_a_change: bool = False
+) -> NotComputable | None:
+    """Why batches of these pairs cannot be taken as independent; None where they can, or nothing varies.
+
+    `beside_a_change`: one change of level is no memory (see `memory`). Harm may be such a change; safety is
+    never concluded from batches that are alike for whatever reason.
+    """
+    return _too_short(_sum([epoch.pair for epoch in epochs]), batch, beside_a_change=beside_a_change)
 
 
 def groups_too_short(epochs: Sequence[PairGroupsEpoch], batch: float, *, form: Form) -> NotComputable | None:
@@ -101,8 +107,8 @@ def _sum(parts: Sequence[Sums]) -> Sums:
     return Sums(*(np.sum([getattr(part, name) for part in parts], axis=0) for name in ("n", "y", "square")))
 
 
-def _too_short(sums: Sums, batch: float) -> NotComputable | None:
-    got = memory(sums.n, sums.y, sums.square)
+def _too_short(sums: Sums, batch: float, *, beside_a_change: bool = False) -> NotComputable | None:
+    got = memory(sums.n, sums.y, sums.square, beside_a_change=beside_a_change)
     if isinstance(got, NotComputable) or got.batches_needed <= 1.0:
         return None
     seconds = (got.tau - 1.0) / got.per_batch * batch

@@ -172,14 +172,14 @@ def _paired_sides(
     if isinstance(epochs, Broken):
         return epochs
     unless = partial(too_short, batch=constants.batch)
+    unless_harmed = partial(too_short, batch=constants.batch, beside_a_change=True)
     if limit.effect == "share":
-        side = Side(epochs, partial(paired_agreement, least=limit.margin, autocorrelation=tau), unless)
-        return side, side
+        agreement = partial(paired_agreement, least=limit.margin, autocorrelation=tau)
+        return Side(epochs, agreement, unless_harmed), Side(epochs, agreement, unless)
     measure = partial(paired_differences, counted=not is_amount(cell.series, constants), autocorrelation=tau)
     if limit.effect == "ratio":
         return (
-            Side(epochs, partial(measure, ratio=limit.harm_at), unless),
+            Side(epochs, partial(measure, ratio=limit.harm_at), unless_harmed),
             Side(epochs, partial(measure, ratio=limit.margin), unless),
         )
-    side = Side(epochs, measure, unless)
-    return side, side
+    return Side(epochs, measure, unless_harmed), Side(epochs, measure, unless)

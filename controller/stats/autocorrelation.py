@@ -46,13 +46,16 @@ class Memory:
         return LENGTHS * (self.tau - 1.0) / self.per_batch
 
 
-def memory(n: Floats, y: Floats, square: Floats) -> Memory | NotComputable:
+def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = False) -> Memory | NotComputable:
     """Autocorrelation of single outcomes from their sums per batch.
 
     Args:
         n: observations per batch, length G, in the order of time (cyclic: the first follows the last).
         y: sum of the outcomes, length G.
         square: sum of their squares, length G.
+        beside_a_change: outcomes that were at one level for a while and at another for the rest have no
+            memory by that: the two levels that fit best are taken out. A version that breaks half-way
+            looks as if everything remembered everything, and is just what harm looks like.
     """
     n, y, square = (np.asarray(column, dtype=np.float64) for column in (n, y, square))
     if n.ndim != 1 or not n.shape == y.shape == square.shape:
@@ -64,8 +67,8 @@ def memory(n: Floats, y: Floats, square: Floats) -> Memory | NotComputable:
     if count < FEWEST_BATCHES:
         return NotComputable(f"{count} batches, at least {FEWEST_BATCHES} are needed")
     total = float(n.sum())
-    mean = float(y.sum()) / total
-    variance = float(square.sum()) / total - mean * mean
+    mean = _two_levels(n, y) if beside_a_change else np.full(n.size, float(y.sum()) / total)
+    variance = (float(square.sum()) - float(np.dot(n, mean * mean))) / total
     if variance <= 1e-12:
         return NotComputable("outcomes that do not vary have no autocorrelation")
     scattered = np.where(filled, y - mean * n, 0.0) / np.sqrt(np.where(filled, n, 1.0))
@@ -73,6 +76,24 @@ def memory(n: Floats, y: Floats, square: Floats) -> Memory | NotComputable:
     if within <= 1.0 + _SIGMA * math.sqrt(2.0 / count):
         within = 1.0
     return Memory(within * _between(scattered, filled), total / count)
+
+
+def _two_levels(n: Floats, y: Floats) -> Floats:
+    """Mean of every batch, where those of the best stretch have one and all others another."""
+    size = n.size
+    # Prefix sums over two rounds, so that a stretch may go past the end.
+    counts, sums = (np.concatenate(([0.0], np.cumsum(np.tile(column, 2)))) for column in (n, y))
+    begin, length = np.arange(size)[:, None], np.arange(1, size)[None, :]
+    inside_n, inside_y = (total[begin + length] - total[begin] for total in (counts, sums))
+    outside_n, outside_y = float(n.sum()) - inside_n, float(y.sum()) - inside_y
+    both = (inside_n > 0.0) & (outside_n > 0.0)
+    gain = np.where(both, inside_y**2 / np.where(both, inside_n, 1.0), -np.inf)
+    gain = gain + np.where(both, outside_y**2 / np.where(both, outside_n, 1.0), 0.0)
+    first, last = np.unravel_index(int(np.argmax(gain)), gain.shape)
+    inside = np.zeros(size, dtype=bool)
+    inside[(int(first) + np.arange(int(last) + 1)) % size] = True
+    levels = [float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside, ~inside)]
+    return np.where(inside, levels[0], levels[1])
 
 
 def _between(scattered: Floats, filled: NDArray[np.bool_]) -> float:

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from accede.controller.stats.autocorrelation import Memory, memory
 from accede.controller.stats.result import NotComputable
+
+Floats = NDArray[np.float64]
 
 
 def batched(values: np.ndarray[tuple[int], np.dtype[np.float64]], length: int) -> Memory:
@@ -64,3 +67,37 @@ def test_bursts_are_seen() -> None:
 )
 def test_what_cannot_be_measured_is_said(n: list[float], y: list[float], square: list[float]) -> None:
     assert isinstance(memory(np.array(n), np.array(y), np.array(square)), NotComputable)
+
+
+def broken_half_way(seed: int, *, wrapped: bool) -> tuple[Floats, Floats, Floats]:
+    """Agreement of pairs of a candidate that dies: nearly always, then never; perhaps twice round."""
+    rng = np.random.default_rng(seed)
+    n = rng.poisson(60, 256 if wrapped else 128).astype(float)
+    alive = np.arange(n.size) < 50
+    y = np.where(alive, rng.binomial(n.astype(int), 0.97), 0.0)
+    if wrapped:
+        n, y = n.reshape(2, 128).sum(axis=0), y.reshape(2, 128).sum(axis=0)
+    return n, y, y
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_one_change_of_level_is_no_memory_where_it_is_taken_out(wrapped: bool) -> None:
+    for seed in range(20):
+        sums = broken_half_way(seed, wrapped=wrapped)
+        whole, beside = memory(*sums), memory(*sums, beside_a_change=True)
+        assert isinstance(whole, Memory)
+        assert isinstance(beside, Memory)
+        assert whole.batches_needed > 10.0
+        assert beside.batches_needed <= 1.0
+
+
+def test_memory_beside_a_change_is_still_seen() -> None:
+    rng = np.random.default_rng(7)
+    seen = 0
+    for _ in range(200):
+        noise = lfilter([1.0], [1.0, -0.9], rng.normal(size=128 * 10) * math.sqrt(0.19))
+        d = np.clip(0.2 * noise, -1.0, 1.0).reshape(128, 10)
+        got = memory(np.full(128, 10.0), d.sum(axis=1), (d * d).sum(axis=1), beside_a_change=True)
+        assert isinstance(got, Memory)
+        seen += got.batches_needed > 1.0
+    assert seen >= 198
