@@ -62,12 +62,16 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
         return NotComputable(f"batches have shapes {n.shape}, {y.shape} and {square.shape}")
     if not np.isfinite(np.concatenate((n, y, square))).all() or (n < 0.0).any() or (square < 0.0).any():
         return NotComputable("sums of a batch are negative or not finite")
+    total = float(n.sum())
+    mean = np.full(n.size, float(y.sum()) / total if total > 0.0 else 0.0)
+    if beside_a_change and total > 0.0:
+        mean, whole = _two_levels(n, y)
+        n, y, square = n * whole, y * whole, square * whole
+        total = float(n.sum())
     filled = n > 0.0
     count = int(np.count_nonzero(filled))
     if count < FEWEST_BATCHES:
         return NotComputable(f"{count} batches, at least {FEWEST_BATCHES} are needed")
-    total = float(n.sum())
-    mean = _two_levels(n, y) if beside_a_change else np.full(n.size, float(y.sum()) / total)
     variance = (float(square.sum()) - float(np.dot(n, mean * mean))) / total
     if variance <= 1e-12:
         return NotComputable("outcomes that do not vary have no autocorrelation")
@@ -78,8 +82,11 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
     return Memory(within * _between(scattered, filled), total / count)
 
 
-def _two_levels(n: Floats, y: Floats) -> Floats:
-    """Mean of every batch, where those of the best stretch have one and all others another."""
+def _two_levels(n: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Mean of every batch, where those of the best stretch have one and all others another.
+
+    Second, 0 for the batches beside either change, which may hold something of both levels, 1 for the others.
+    """
     size = n.size
     # Prefix sums over two rounds, so that a stretch may go past the end.
     counts, sums = (np.concatenate(([0.0], np.cumsum(np.tile(column, 2)))) for column in (n, y))
@@ -93,7 +100,8 @@ def _two_levels(n: Floats, y: Floats) -> Floats:
     inside = np.zeros(size, dtype=bool)
     inside[(int(first) + np.arange(int(last) + 1)) % size] = True
     levels = [float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside, ~inside)]
-    return np.where(inside, levels[0], levels[1])
+    at_an_end = (inside != np.roll(inside, 1)) | (inside != np.roll(inside, -1))
+    return np.where(inside, levels[0], levels[1]), np.where(at_an_end, 0.0, 1.0)
 
 
 def _between(scattered: Floats, filled: NDArray[np.bool_]) -> float:

@@ -75,6 +75,7 @@ def broken_half_way(seed: int, *, wrapped: bool) -> tuple[Floats, Floats, Floats
     n = rng.poisson(60, 256 if wrapped else 128).astype(float)
     alive = np.arange(n.size) < 50
     y = np.where(alive, rng.binomial(n.astype(int), 0.97), 0.0)
+    y[50] = n[50] // 4  # it dies within a batch
     if wrapped:
         n, y = n.reshape(2, 128).sum(axis=0), y.reshape(2, 128).sum(axis=0)
     return n, y, y
