@@ -30,6 +30,7 @@ ROWS: dict[str, Callable[[Options, rows.Say], list[Line]]] = {
     "tls": rows.tls,
     "shadow": rows_streams.shadow,
     "observer": rows.observer,
+    "analysis": rows.analysis,
 }
 CURVES: dict[str, Callable[[Options, rows.Say], list[Curve]]] = {
     "services": scaling.services,

@@ -119,8 +119,10 @@ def _verdicts(
 
     verdicts: list[Verdict] = []
     for index, place, positions in program.gates:
-        free = not how.told and _blocked(program.cells[int(positions[0])], blocked) is None
-        if free and swept is not None and swept.known[positions].all():
+        free = not how.told and swept is not None and bool(swept.known[positions].all())
+        free = free and _blocked(program.cells[int(positions[0])], blocked) is None
+        free = free and all(lacking(program.cells[int(position)], view) is None for position in positions)
+        if free and swept is not None:
             verdicts.append(_silent(policy, program, swept, index, place, positions))
         else:
             verdicts.append(_verdict(policy, [judged(int(position)) for position in positions]))

@@ -16,7 +16,7 @@ from ...store.evidence import SeriesKey
 from ...store.measurement import is_latency
 from ...store.rollouts import FrozenConstants
 from ..batching import OF_THE_SERVER
-from ..cells import MEANS, SERIES, Cell, Limit, cells_of, limits_of
+from ..cells import SERIES, Cell, Limit, cells_of, is_amount, limits_of
 from ..comparison import may_lack
 from ..reading import Levels
 
@@ -25,7 +25,7 @@ Indices = NDArray[np.intp]
 Kind = Literal["server", "requests", "units"]
 
 # Series of single requests: means of values and shares of events.
-_OF_THE_REQUEST: Final = frozenset({"mean", "selected", "tokens.output"})
+_OF_THE_REQUEST: Final = frozenset({"mean", "selected", "tokens.output", "rank", "uncertainty"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +137,18 @@ def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
     """How a cell is swept; None: it is read by itself."""
     if cell.against or cell.group.endswith(f"={POOLED}"):  # of several groups
         return None
-    if cell.place != "canary" or on_pairs(cell.gate, "canary") or cell.gate.metric not in _SWEPT:
+    if cell.place != "canary" or on_pairs(cell.gate, "canary") or not _swept(cell.gate.metric):
         return None
     if is_latency(cell.gate.metric) or cell.series in OF_THE_SERVER:
         return "server"
-    if cell.series in _OF_THE_REQUEST or cell.series.startswith("bin."):
+    if cell.series in _OF_THE_REQUEST or cell.series.startswith(("bin.", "metrics.")):
         return "units" if constants.sticky else "requests"
     return None
+
+
+def _swept(metric: str) -> bool:
+    """Metrics that are not named here are read cell by cell, until somebody has held them equal."""
+    return metric in _SWEPT or metric.startswith(("class_share.", "metrics."))
 
 
 _SWEPT: Final = frozenset({*SERIES, "stream.truncated", "tokens.output"}) | {
@@ -174,7 +179,7 @@ def _tests(
                 limit.harm_at if absolute else 0.0, limit.margin if absolute else 0.0,
                 -1.0 if cell.direction == "down" else 1.0, limit.gap, levels.harm * cell.weight, centre,
                 centre * (1.0 - centre) if deviation is None else deviation**2,
-                cell.series not in MEANS,
+                not is_amount(cell.series, constants),
                 absolute and not is_latency(cell.gate.metric), may_lack(cell, constants),
             )
         )  # fmt: skip

@@ -75,6 +75,7 @@ def test_every_row_can_be_measured_and_makes_a_report(tmp_path: Path) -> None:
         "tls",
         "shadow",
         "observer",
+        "analysis",
     }
     page = (tmp_path / "report.md").read_text()
     for named in ("×nginx", "×Envoy", "Where a microsecond goes", "services", "slices", "workers"):

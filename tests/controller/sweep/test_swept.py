@@ -25,6 +25,7 @@ NOW = 1e6
 GROUPS = ("", "sex=f", "sex=m", "sex=x")
 WEIGHTS = (0.05, 0.25, 0.5)
 RATES = {"errors": 0.02, "missing": 0.004, "client_disconnects": 0.01}
+AMOUNTS = ("mean", "rank", "uncertainty", "metrics.revenue")
 LATENCIES = {"over": 0.05, "mid": 0.04, "far": 0.03}
 
 POLICY = RolloutPolicy.model_validate(
@@ -40,20 +41,26 @@ POLICY = RolloutPolicy.model_validate(
             {"metric": "prediction.mean", "by": "sex", "max_shift": "0.1sd"},
             {"metric": "prediction.distribution", "max_shift": "5pp"},
             {"metric": "selection_rate", "by": "sex", "max_shift": "3pp", "require": "no-harm"},
+            {"metric": "prediction.rank", "max_shift": "0.1sd"},
+            {"metric": "class_share.yes", "max_shift": "3pp"},
+            {"metric": "uncertainty.mean", "by": "sex", "max_shift": "0.1sd"},
+            {"metric": "metrics.revenue", "by": "sex", "max_shift": 2},
+            {"metric": "metrics.clicked", "max_increase": "1pp"},
         ),
     }
 )  # fmt: skip
 
 
-def constants(*, sticky: bool) -> FrozenConstants:
-    keys = [(series, group) for series in (*RATES, "mean", "selected") for group in GROUPS]
-    rates = {**RATES, "mean": 0.4, "selected": 0.3}
-    spread = {s: 0.15 if s == "mean" else math.sqrt(r * (1 - r)) for s, r in rates.items()}
+def constants(*, sticky: bool, classes: bool = True) -> FrozenConstants:
+    rates = {**RATES, **dict.fromkeys(AMOUNTS, 0.4), "selected": 0.3, "metrics.clicked": 0.2}
+    keys = [(series, group) for series in rates for group in GROUPS]
+    spread = {s: 0.15 if s in AMOUNTS else math.sqrt(r * (1 - r)) for s, r in rates.items()}
     return FrozenConstants(
         limits=(0.0, 1.0),
         centres={f"{s}|{g}": rates[s] for s, g in keys} | {f"bin.{k}|": 0.1 for k in range(10)},
         deviations={f"{s}|{g}": spread[s] for s, g in keys},
         quantiles={}, edges=tuple(0.1 * k for k in range(1, 10)), requests=5000,
+        classes=("yes", *(f"c{k}" for k in range(1, 10))) if classes else (), spans={"metrics.revenue": 20.0},
         groups={"sex=f": 0.5, "sex=m": 0.4, "sex=x": 0.01}, sticky=sticky,
     )  # fmt: skip
 
@@ -102,8 +109,16 @@ class World:
         for part, rate in LATENCIES.items():
             y = draw.binomial(n.astype(int), min(1.0, rate + extra)).astype(float)
             series[SeriesKey(arm, group, f"latency.p95.{part}")] = Series(n.tolist(), y.tolist(), y.tolist())
-        values = {"mean": (n * (0.4 + extra), n * ((0.4 + extra) ** 2 + 0.0225))}
-        for metric, rate in (("selected", 0.3), *((f"bin.{k}", 0.1) for k in range(10))):
+        values: dict[str, tuple[Any, Any]] = {}
+        for metric in AMOUNTS:
+            y = n * (0.4 + extra) + 0.15 * np.sqrt(n) * draw.standard_normal(n.size)
+            y = np.clip(y, 0.0, 0.9 * n)
+            values[metric] = y, y * y / np.maximum(n, 1.0) + 0.0225 * n
+        for metric, rate in (
+            ("selected", 0.3),
+            ("metrics.clicked", 0.2),
+            *((f"bin.{k}", 0.1) for k in range(10)),
+        ):
             y = draw.binomial(n.astype(int), rate).astype(float)
             values[metric] = y, y
         for metric, (y, square) in values.items():
@@ -147,6 +162,9 @@ def test_every_known_cell_reads_as_by_the_reader(sticky: bool, load: float, harm
     found, read = World(11, sticky=sticky, load=load, harm=harm).compared()
     assert_alike(found, read)
     assert load < 60.0 or harm > 0.0 or len(read) > 30
+    if load > 100.0 and harm == 0.0:
+        cells = cells_of(POLICY, constants(sticky=sticky))
+        assert {cells[k].gate.metric for k, _ in read} == {gate.metric for gate in POLICY.gates}
     assert all(one.outcome in {Outcome.PASS, Outcome.INCONCLUSIVE} for _, one in read)
 
 
@@ -227,6 +245,51 @@ def test_an_analysis_that_tells_nothing_comes_to_the_same_outcomes(seed: int) ->
         assert (a.on_fail, a.require, a.proven_last_weight) == (b.on_fail, b.require, b.proven_last_weight)
     assert any(verdict.reason == "" for verdict in silent.verdicts)
     assert msgspec.json.decode(msgspec.json.encode(told), type=type(told)) == told
+
+
+@pytest.mark.parametrize("metric", ["uncertainty", "metrics.revenue"])
+@pytest.mark.parametrize(("arm", "outcome"), [("candidate", Outcome.INCONCLUSIVE), ("stable", Outcome.ERROR)])
+def test_values_that_one_arm_lacks_hold_an_analysis_that_tells_nothing(
+    metric: str, arm: ArmKey, outcome: Outcome
+) -> None:
+    world = World(30, load=4000.0)
+    position = next(k for k, gate in enumerate(POLICY.gates) if gate.metric.startswith(metric))
+    free = analyse(world.record(), POLICY, world.evidence, (), NOW, told=False).verdicts[position]
+    for one in world.evidence.values():
+        for group in GROUPS:
+            one.series[SeriesKey(arm, group, f"{metric}.missing")] = Series([5000.0], [2500.0], [2500.0])
+    for told in (True, False):
+        held = analyse(world.record(), POLICY, world.evidence, (), NOW, told=told).verdicts[position]
+        assert held.outcome is outcome
+        assert held.reason
+    assert (free.outcome, free.reason) == (Outcome.PASS, "")
+
+
+@pytest.mark.parametrize("metric", AMOUNTS[1:])
+@pytest.mark.parametrize("sticky", [False, True])
+def test_broken_amounts_are_never_known(metric: str, sticky: bool) -> None:
+    world = World(31, load=4000.0, sticky=sticky)
+    for group in GROUPS:
+        key = SeriesKey("candidate", group, metric)
+        good = world.evidence[2].series[key]
+        world.evidence[2].series[key] = Series(good.n, [math.nan, *good.sum[1:]], good.square)
+    found, read = world.compared()
+    assert_alike(found, read)
+    cells = cells_of(POLICY, constants(sticky=sticky))
+    assert not found.known[[k for k, cell in enumerate(cells) if cell.series == metric]].any()
+    assert found.known.any()
+
+
+def test_a_class_that_was_not_frozen_is_left_to_the_reader() -> None:
+    fixed = constants(sticky=False, classes=False)
+    found = sweep(program_of(POLICY, fixed, Levels(0.05, 0.05)), EPOCHS, World(32, load=4000.0).evidence)
+    assert found is not None
+    cells = cells_of(POLICY, fixed)
+    classes = [k for k, cell in enumerate(cells) if cell.gate.metric == "class_share.yes"]
+    bins = [k for k, cell in enumerate(cells) if cell.gate.metric == "prediction.distribution"]
+    assert classes
+    assert not found.known[classes].any()
+    assert found.known[bins].all()
 
 
 def test_a_program_is_made_anew_where_what_it_rests_on_changed() -> None:
