@@ -152,9 +152,7 @@ def main() -> None:
     print(f"  {silent:.2f} ms when nothing is to be told, {full:.2f} ms with findings and intervals")
     print(f"  {decoding:.2f} ms to decode one router's evidence of three steps, where all of it is new")
     at_rest, at_work = (1e-3 * ROLLOUTS * each for each in (silent, full))
-    print(
-        f"  {ROLLOUTS} rollouts of 20 metrics by 10 slices, one core: {at_rest:.2f} s a look (goal {GOAL:g} s)"
-    )
+    print(f"  {ROLLOUTS} rollouts of 20 metrics by 10 slices: {at_rest:.2f} s of a core (goal {GOAL:g} s)")
     print(f"  {at_work:.2f} s if something were to be told of all of them")
 
 
