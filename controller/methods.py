@@ -179,7 +179,7 @@ def unit_outcomes(
         return unlike_weights(epochs, UNLIKE) or _randomised(epochs, variance, BOUNDED)
     if any(epoch.candidate.n.size == 1 for epoch in epochs):
         return NotComputable("requests of one unit stay together, but their sums were not kept by unit")
-    got = cluster_estimate([_clusters(epoch) for epoch in epochs])
+    got = unlike_weights(epochs, GROSSLY_UNLIKE) or cluster_estimate([_clusters(epoch) for epoch in epochs])
     if isinstance(got, NotComputable):
         return got
     events = got.events_c + got.events_s

@@ -125,6 +125,7 @@ def ask(tests: Tests, sums: Gathered, traffic: Traffic) -> Asked:
     moments = cluster_moments(traffic.pi, sums.n_c, sums.y_c, sums.n_s, sums.y_s)
     if tests.kind == "units":
         question, few = _units(tests, _of_rows(moments, tests.harm_row))
+        few |= _unlike(_totals(sums, tests.harm_row), traffic.pi, GROSSLY_UNLIKE, candidate_only=False).any(1)
         return Asked(question, question, odd | few)
     # Where an arm has no clusters yet over which open requests could be spread, they are all there is.
     unspread = sums.present & (

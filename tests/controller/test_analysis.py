@@ -502,6 +502,22 @@ def test_sticky_units_are_never_analysed_as_requests() -> None:
     assert harmed.findings[0].method == "P4 clusters of units (asymptotic)"
 
 
+@pytest.mark.parametrize("intervals", [True, False])
+def test_sticky_values_of_which_one_arm_lacks_most_prove_nothing(intervals: bool) -> None:
+    """Of one group, so that the sample ratio of all requests does not show it."""
+    scene = Scene(constants=msgspec.structs.replace(CONSTANTS, sticky=True))
+    for arm, group in itertools.product(("candidate", "stable"), ("sex=female", "sex=male")):
+        share = 0.3 if (arm, group) == ("candidate", "sex=female") else 1.0
+        n = [300.0 * share] * CLUSTERS
+        y = [each * (0.4 + 0.02 * (-1) ** k) for k, each in enumerate(n)]
+        scene.put(3, arm, "selected", n, y, group=group)  # type: ignore[arg-type]
+    given = policy(SEX)
+    found = analyse(scene.record(), given, scene.evidence, (), NOW, intervals=intervals, told=intervals)
+    (verdict,) = found.verdicts
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "of one side are missing" in verdict.reason
+
+
 def test_few_users_without_events_prove_little_however_many_their_requests() -> None:
     sticky = msgspec.structs.replace(CONSTANTS, sticky=True)
 
