@@ -8,6 +8,7 @@ large answers, or one arm's, more often than others.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import time
 from typing import Final, cast
 
@@ -154,6 +155,10 @@ class ObserverLink(asyncio.Protocol):
         if self._transport is not None:
             self._sent_at = now
             self._transport.write(encode_flush(flush))
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Let the loop call `act` when what runs now is over."""
+        self._loop.call_soon(act)
 
     def pending(self) -> int:
         """Bytes handed over that the observer has not taken."""

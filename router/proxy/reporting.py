@@ -69,6 +69,7 @@ def report(exchange: Exchange, ending: Ending, now: float) -> None:
         body,
         size,
     )  # fmt: skip
+    path.reported()
 
 
 def _latency(exchange: Exchange, ending: Ending, now: float) -> float:

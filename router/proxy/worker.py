@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -34,6 +35,9 @@ _LAST_FLUSH = 1.0  # seconds for the observer to take the last facts
 _STDERR = 2
 _LONGEST_LINE = 3000  # characters: a pipe with room at all has room for 4096 bytes (PIPE_BUF)
 _LAST_BYTES = 1.0  # seconds for tunnels to write what they hold when the drain is over
+
+# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD (mallopt(3)), in bytes.
+_KEPT_MEMORY = ((-3, 2**20), (-1, 16 * 2**20), (-2, 2**20))
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,8 +186,20 @@ def log(message: str) -> None:
             os.write(_STDERR, line)
 
 
+def keep_freed() -> None:
+    """Let the C library keep up to 16 MiB of freed memory instead of handing it back after every long answer.
+
+    What the loop reads at one time lies just above glibc's usual bounds: each read then costs 60 page faults.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not every C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in _KEPT_MEMORY:
+            mallopt(parameter, size)
+
+
 def run(config: WorkerConfig) -> int:
     """Serve until drained, the exit code; uvloop where it is installed."""
+    keep_freed()
     counters = Counters(config.counters, config.workers)
 
     async def serve() -> None:
