@@ -37,7 +37,7 @@ from .stats.mean import (
 )
 from .stats.mixture import gamma_exponential_bound
 from .stats.result import NotComputable
-from .stats.tuning import asymptotic_v_opt, mean_v_opt
+from .stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
 from .sums import CanaryEpoch, PairEpoch, Sums
 
 FEWEST_BATCHES_THAT_DIFFER = 10
@@ -74,16 +74,20 @@ class Bounded:
         """Log E-value against "effect <= null"."""
         if self.harmless:
             return 0.0
-        return self.statistic.log_e_harm(null, mean_v_opt(self.variance, gap, level), level)
+        return self.statistic.log_e_harm(null, self._v_opt(gap, level), level)
 
     def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
         """Log E-value against "effect >= null"."""
-        return self.statistic.log_e_safe(null, mean_v_opt(self.variance, gap, level), level)
+        return self.statistic.log_e_safe(null, self._v_opt(gap, level), level)
 
     def reach(self, gap: float, level: float) -> float:
         """Half the width of the confidence sequence at a level."""
-        v_opt = mean_v_opt(self.variance, gap, level)
+        v_opt = self._v_opt(gap, level)
         return gamma_exponential_bound(self.statistic.Q, v_opt=v_opt, level=level) / self.statistic.W
+
+    def _v_opt(self, gap: float, level: float) -> float:
+        # Pairs are tuned to a variance of 0, which has no scale.
+        return mean_v_opt(self.variance, gap, level, scale=RANDOMISED)
 
     def counting(self, share: float) -> Bounded:
         """The same with every observation worth `share` of one."""

@@ -183,7 +183,7 @@ def pairs(draw: Callable[[np.random.Generator, int], Floats]) -> Callable[[np.ra
         for level in LEVELS:
             e = ours.between_batches(n, total, 0.03, level)
             plain = ours.mean(
-                ours.Sums(so_far[1], so_far[2], so_far[0]), 0.0, float((d * d).mean()), 0.03, level
+                ours.Sums(so_far[1], so_far[2], so_far[0]), 0.0, float((d * d).mean()), 0.03, level, scale=1.0
             )
             for side in ("harm", "safe"):
                 found["P4 batches of pairs", "ours", side, level] = ever(getattr(e, side), level)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from accede.controller.stats import arrays
-from accede.controller.stats.tuning import mean_v_opt
+from accede.controller.stats.tuning import RANDOMISED, mean_v_opt
 
 from . import campaign, naive, ours, peers, scenes
 from .naive import LEVEL, Alarms
@@ -57,9 +57,7 @@ def measure(setting: Setting, runs: int) -> list[Delay]:
         )
         for (method, kind), looks in first.items()
     ]  # fmt: skip
-    return sorted(
-        rows, key=lambda row: ("ours", "possible", "peer", "as if independent", "naive").index(row.kind)
-    )
+    return sorted(rows, key=lambda row: ("ours", "peer", "as if independent", "naive").index(row.kind))
 
 
 def _first(setting: Setting, runs: int, *, harm: bool) -> dict[tuple[str, str], NDArray[np.int64]]:
@@ -101,13 +99,6 @@ def _requests(
         else:
             e = ours.mean(ours.sums(counts), 0.0, variance, planned, LEVEL)
             called = {("P1 bounded mean", "ours"): over(e.harm)}
-            seen = ours.sums(counts)
-            least = max(
-                float(((1 - counts.pi) * counts.centre).max()), float((counts.pi * (1 - counts.centre)).max())
-            )
-            precision = arrays.rho(mean_v_opt(variance, planned, LEVEL), LEVEL) / least**2
-            tight = arrays.gamma_exponential_log(seen.s / least, seen.q / least**2, precision)
-            called[f"P1 with increments above -{least:.2f}", "possible"] = over(tight)
         last = round(peers.INFLATION * fixed / requests.requests)
         z, information = peers.scale(counts)
         for name, alarm in peers.alarms(z, information, gap=planned, most=last).items():
@@ -131,7 +122,7 @@ def _pairs(
         drawn = rng.multinomial(np.full((runs, looks), size), p).astype(np.float64)
         so_far = np.cumsum(drawn, axis=1)
         n, total, squares = so_far.sum(axis=2), so_far @ grid, so_far @ grid**2
-        e = ours.mean(ours.Sums(total, squares, n), 0.0, spread**2, effect, LEVEL)
+        e = ours.mean(ours.Sums(total, squares, n), 0.0, spread**2, effect, LEVEL, scale=1.0)
         called: Called = {("P3 paired mean", "ours"): over(e.harm)}
         with np.errstate(divide="ignore", invalid="ignore"):
             information = n / np.maximum(squares / n - (total / n) ** 2, 1e-12)
@@ -245,7 +236,7 @@ def paths() -> list[Path]:
 
 def _interval(counts: Counts) -> list[tuple[float, float, float, float]]:
     seen = ours.sums(counts)
-    precision = arrays.rho(mean_v_opt(0.015, 0.02, LEVEL), LEVEL)
+    precision = arrays.rho(mean_v_opt(0.015, 0.02, LEVEL, scale=RANDOMISED), LEVEL)
     reach = arrays.gamma_exponential_bound(seen.q[0], precision, LEVEL)
     n = np.cumsum((counts.c + counts.s).sum(axis=2)[0])
     low, middle, high = ((seen.s[0] + shift) / seen.w[0] for shift in (-reach, 0.0, reach))

@@ -8,7 +8,7 @@ import numpy as np
 
 from accede.controller.stats.clusters import ClusterEpoch, ClusterEstimate, cluster_estimate
 from accede.controller.stats.mean import MeanEpoch, MeanStatistic, mean_statistic
-from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
 from accede.store.evidence import Evidence, Series, SeriesKey, encode_evidence
 from accede.store.measurement import (
     CLUSTERS,
@@ -54,7 +54,7 @@ def folded(observations: int, seed: int = 41) -> Folded:
     )
     assert isinstance(errors, ClusterEstimate)
     assert isinstance(scores, MeanStatistic)
-    low, high = scores.interval(mean_v_opt(1 / 12, 0.03, 0.025), 0.025, 0.025)
+    low, high = scores.interval(mean_v_opt(1 / 12, 0.03, 0.025, scale=RANDOMISED), 0.025, 0.025)
     interval = errors.interval(asymptotic_v_opt(0.005, 0.025), 0.025, 0.025)
     assert isinstance(interval, tuple)
     end = time.perf_counter()

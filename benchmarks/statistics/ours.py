@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from accede.controller.stats import arrays, clusters
-from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+from accede.controller.stats.mean import scale as largest
+from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
 
 from .scenes import Counts, Floats
 
@@ -36,17 +37,22 @@ class Sums(NamedTuple):
 
 def sums(counts: Counts) -> Sums:
     """P1's over all epochs, each with its own weight and centre."""
-    away = counts.grid - counts.centre[:, None]  # (L, K)
+    scale = np.array(
+        [largest(pi, m) for pi, m in zip(counts.pi.tolist(), counts.centre.tolist(), strict=True)]
+    )
+    away = (counts.grid - counts.centre[:, None]) / scale[:, None]  # (L, K)
     pi = counts.pi[:, None]
     s = (counts.c * (1 - pi) * away - counts.s * pi * away).sum(axis=2)
     q = (counts.c * ((1 - pi) * away) ** 2 + counts.s * (pi * away) ** 2).sum(axis=2)
-    w = (counts.c + counts.s).sum(axis=2) * counts.pi * (1 - counts.pi)
+    w = (counts.c + counts.s).sum(axis=2) * counts.pi * (1 - counts.pi) / scale
     return Sums(np.cumsum(s, axis=1), np.cumsum(q, axis=1), np.cumsum(w, axis=1))
 
 
-def mean(seen: Sums, null: float, variance: float, gap: float, level: float) -> Sides:
-    """P1: bounded mean (also of pairs), tuned to a ``gap`` from the null at this ``variance`` of outcomes."""
-    precision = arrays.rho(mean_v_opt(variance, gap, level), level)
+def mean(
+    seen: Sums, null: float, variance: float, gap: float, level: float, *, scale: float = RANDOMISED
+) -> Sides:
+    """P1: bounded mean (pairs: ``scale`` 1), tuned to a ``gap`` from the null at this ``variance``."""
+    precision = arrays.rho(mean_v_opt(variance, gap, level, scale=scale), level)
     return Sides(
         arrays.gamma_exponential_log(seen.s - null * seen.w, seen.q, precision),
         arrays.gamma_exponential_log(null * seen.w - seen.s, seen.q, precision),

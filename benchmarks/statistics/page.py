@@ -72,13 +72,12 @@ one: a delay without it means nothing.
 """
 _MEANING = """
 mSPRT takes the variance as known and the sum as normal; P1 and P3 are exact for any outcomes in their range,
-at every sample size, and pay for it where the range is many standard deviations wide. A group-sequential
-design fixed for exactly the true effect is the fastest of all, and ends without an answer in a fifth of the
-runs; fixed for all the time there is, it looks five times. *Possible* is P1 with the smallest value that its
-increments can take at this weight and centre in the place of -1: exact as well, if both are fixed for the
-whole rollout; the product does not do it, as steps of 1% to 50% allow almost the whole range.
-Where servers stall, what comes sooner than P4 is wrong about equals far more often than 5%: that is what its
-delay buys.
+at every sample size, and pay for it where the range is many standard deviations wide: pairs that nearly
+agree, for which the product takes P4 in batches. Used in one direction at twice the level mSPRT is the
+asymptotic form of the same bound. A group-sequential design fixed for exactly the true effect is the fastest
+of all, and ends without an answer in a fifth of the runs; fixed for all the time there is, it looks five
+times. Where servers stall, what comes sooner than P4 is wrong about equals far more often than 5%: that is
+what its delay buys.
 
 ![Delays](statistics-delays.svg)
 

@@ -9,7 +9,6 @@ from .results import Measured, Path
 
 _COLOURS = {
     "ours": drawing.COLOURS["accede"],
-    "possible": "#c9b458",
     "peer": "#2e7d5b",
     "naive": "#7a8fb8",
     "as if independent": "#6b6b6b",

@@ -1,9 +1,11 @@
 """Bounded means: scores, losses and rates with an absolute margin, exact at every look.
 
-With A drawn with known probability pi, z = (A - pi)(y - m) lies in [-1, 1], and its conditional mean is
-pi (1 - pi) times the effect whatever the traffic does. Then z - E[z] with intrinsic time z^2 is
-sub-exponential with c = 1 in both directions: Howard et al. 2021, Theorem 4 (empirical Bernstein) with the
-gamma-exponential mixture of Prop. 9. The null concerns the pi (1 - pi)-weighted average effect so far.
+With A drawn with known probability pi, z = (A - pi)(y - m) has a conditional mean of pi (1 - pi) times the
+effect, whatever the traffic does, and lies within +-c, c = max(pi, 1 - pi) max(m, 1 - m). Both are fixed when
+an epoch opens, so z/c - E[z/c] with intrinsic time (z/c)^2 is sub-exponential with scale 1 in both
+directions: Howard et al. 2021, Theorem 4 (empirical Bernstein) with the gamma-exponential mixture of Prop. 9.
+In units of 1 instead of c the bounds would be those of a range two to four times as wide. The null concerns
+the average effect so far, weighted by pi (1 - pi)/c.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ class MeanEpoch:
 
 @dataclass(frozen=True, slots=True)
 class MeanStatistic:
-    """Sufficient for all tests of a bounded mean: sum ``S``, intrinsic time ``Q``, weight ``W`` > 0."""
+    """Sufficient for all tests of a bounded mean: sum ``S``, intrinsic time ``Q``, weight ``W`` > 0.
+
+    Of randomised arms all three are in units of every epoch's own ``scale`` c: z/c, (z/c)^2 and W/c.
+    """
 
     S: float
     Q: float
@@ -67,6 +72,11 @@ class MeanStatistic:
         return (self.S - low) / self.W, (self.S + high) / self.W
 
 
+def scale(pi: float, centre: float) -> float:
+    """The largest |z| that an epoch with this candidate share and centre can give, 1/4 to 1."""
+    return max(pi, 1.0 - pi) * max(centre, 1.0 - centre)
+
+
 def mean_statistic(epochs: Sequence[MeanEpoch]) -> MeanStatistic | NotComputable:
     """Add epochs up. Not computable when an arm is empty or the sums cannot come from y in [0, 1]."""
     total_s = total_q = total_w = 0.0
@@ -75,11 +85,13 @@ def mean_statistic(epochs: Sequence[MeanEpoch]) -> MeanStatistic | NotComputable
         problem = _problem(epoch)
         if problem is not None:
             return NotComputable(f"epoch {position} {problem}")
-        pi, m = epoch.pi, epoch.centre
-        total_s += (1.0 - pi) * (epoch.sum_c - m * epoch.n_c) - pi * (epoch.sum_s - m * epoch.n_s)
-        total_q += (1.0 - pi) ** 2 * _centred_square(epoch.n_c, epoch.sum_c, epoch.sq_c, m)
-        total_q += pi**2 * _centred_square(epoch.n_s, epoch.sum_s, epoch.sq_s, m)
-        total_w += (epoch.n_c + epoch.n_s) * pi * (1.0 - pi)
+        m = epoch.centre
+        c = scale(epoch.pi, m)
+        one, other = (1.0 - epoch.pi) / c, epoch.pi / c
+        total_s += one * (epoch.sum_c - m * epoch.n_c) - other * (epoch.sum_s - m * epoch.n_s)
+        total_q += one**2 * _centred_square(epoch.n_c, epoch.sum_c, epoch.sq_c, m)
+        total_q += other**2 * _centred_square(epoch.n_s, epoch.sum_s, epoch.sq_s, m)
+        total_w += (epoch.n_c + epoch.n_s) * epoch.pi * one
         n_c += epoch.n_c
         n_s += epoch.n_s
     if n_c <= 0.0 or n_s <= 0.0:

@@ -11,6 +11,10 @@ V_OPT_FLOOR = 1.0
 """Smallest v_opt of a bounded mean. Outputs without any variance would ask for 0, where no mixture exists;
 at 1 the bound at zero variance is within a fifth of the smallest attainable, ln(1/level)."""
 
+RANDOMISED = 0.5
+"""Scale that randomised arms are tuned for: that of equal arms with a centre near 0 or 1, or of a small
+weight with one in the middle. The sums themselves are in units of each epoch's own, between 1/4 and 1."""
+
 
 def log_threshold(level: float) -> float:
     """ln(1/level), the log E-value that rejects at ``level``.
@@ -60,19 +64,21 @@ def kappa(level: float) -> float:
     return (1.0 + q) * (2.0 * log_threshold(level) + math.log((1.0 + q) / (4.0 * q)))
 
 
-def mean_v_opt(variance: float, effect_gap: float, level: float) -> float:
-    """v_opt of a bounded mean: kappa * variance^2 / gap^2, both in units of y in [0, 1].
+def mean_v_opt(variance: float, effect_gap: float, level: float, *, scale: float = 1.0) -> float:
+    """v_opt of a bounded mean: kappa * variance^2 / (scale gap)^2, both in units of y in [0, 1].
 
     Args:
         variance: of stable's clipped y, from the warm-up.
         effect_gap: distance between the true effect planned for and the null.
         level: of this one test.
+        scale: what the sums are in units of: 1 for pairs, ``RANDOMISED`` for arms.
     """
     _positive("effect_gap", abs(effect_gap))
+    _positive("scale", scale)
     if not (math.isfinite(variance) and variance >= 0.0):
         msg = f"variance must be finite and not negative, got {variance!r}"
         raise ValueError(msg)
-    return max(V_OPT_FLOOR, kappa(level) * (variance / effect_gap) ** 2)
+    return max(V_OPT_FLOOR, kappa(level) * (variance / (scale * effect_gap)) ** 2)
 
 
 def asymptotic_v_opt(effect_gap: float, level: float) -> float:

@@ -24,7 +24,7 @@ from ..stats.arrays import (
     tails,
 )
 from ..stats.clusters import FEWEST_EVENTS, FEWEST_EXPECTED
-from ..stats.tuning import V_OPT_FLOOR
+from ..stats.tuning import RANDOMISED, V_OPT_FLOOR
 from .gather import Gathered
 from .program import Tests
 
@@ -72,7 +72,7 @@ class Question:
         turn = -1.0 if safe else 1.0
         size = kappa(level)
         with np.errstate(invalid="ignore"):
-            v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y / gap) ** 2)
+            v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y / (RANDOMISED * gap)) ** 2)
             exact = gamma_exponential_log(turn * (sign * self.S - null * self.W), self.Q, rho(v_opt, level))
         precision = rho(size / gap**2, level)
         usual = asymptotic_log_e(turn * sign * self.estimate, self.variance, turn * null, precision, self.df)
@@ -83,7 +83,7 @@ class Question:
     def reach(self, gap: Floats, level: Floats) -> Floats:
         """Half the width of the confidence sequence over all epochs at a level, (T,)."""
         size = kappa(level)
-        v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y[:, 0] / gap) ** 2)
+        v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y[:, 0] / (RANDOMISED * gap)) ** 2)
         exact = gamma_exponential_bound(self.Q[:, 0], rho(v_opt, level), level) / self.W[:, 0]
         usual = asymptotic_reach(self.variance[:, 0], rho(size / gap**2, level), level, self.df[:, 0])
         return np.where(self.bounded[:, 0], exact, usual)
@@ -198,11 +198,12 @@ def _bounded(
     totals: Totals, pi: Floats, centres: Floats, variance: Floats, tolerated: float, method: str
 ) -> Question:
     """A bounded mean of randomised requests; none where the arms' counts are unlike their weights."""
-    part = 1.0 - pi
-    s = part * (totals.y_c - centres * totals.n_c) - pi * (totals.y_s - centres * totals.n_s)
-    q = part**2 * _centred(totals.n_c, totals.y_c, totals.square_c, centres)
-    q = q + pi**2 * _centred(totals.n_s, totals.y_s, totals.square_s, centres)
-    S, Q, W = tails(s), tails(q), tails((totals.n_c + totals.n_s) * pi * part)  # noqa: N806 (the paper's letters)
+    scale = np.maximum(pi, 1.0 - pi) * np.maximum(centres, 1.0 - centres)  # as stats.mean.scale
+    one, other = (1.0 - pi) / scale, pi / scale
+    s = one * (totals.y_c - centres * totals.n_c) - other * (totals.y_s - centres * totals.n_s)
+    q = one**2 * _centred(totals.n_c, totals.y_c, totals.square_c, centres)
+    q = q + other**2 * _centred(totals.n_s, totals.y_s, totals.square_s, centres)
+    S, Q, W = tails(s), tails(q), tails((totals.n_c + totals.n_s) * pi * one)  # noqa: N806 (the paper's letters)
     n_c, n_s = tails(totals.n_c), tails(totals.n_s)
     computable = (n_c > 0.0) & (n_s > 0.0) & (W > 0.0) & ~_unlike(totals, pi, tolerated, candidate_only=False)
     nothing = np.zeros_like(S)

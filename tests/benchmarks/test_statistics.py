@@ -16,7 +16,7 @@ from accede.controller.stats.clusters import BatchEstimate, batch_estimate, clus
 from accede.controller.stats.mean import MeanEpoch, MeanStatistic, mean_statistic
 from accede.controller.stats.mixture import normal_two_sided_log
 from accede.controller.stats.result import NotComputable
-from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
 from benchmarks.statistics import campaign, command, delays, folding, naive, ours, page, peers, plots, scenes
 from benchmarks.statistics.results import Measured, Rate
 
@@ -131,7 +131,7 @@ def test_sums_and_e_values_of_means_are_the_products() -> None:
             (known.S, known.Q, known.W), rel=1e-9
         )
         e = ours.mean(seen, 0.01, 0.02, 0.02, 0.05)
-        v_opt = mean_v_opt(0.02, 0.02, 0.05)
+        v_opt = mean_v_opt(0.02, 0.02, 0.05, scale=RANDOMISED)
         assert e.harm[run, look] == pytest.approx(known.log_e_harm(0.01, v_opt, 0.05), rel=1e-7, abs=1e-7)
         assert e.safe[run, look] == pytest.approx(known.log_e_safe(0.01, v_opt, 0.05), rel=1e-7, abs=1e-7)
 

@@ -17,7 +17,7 @@ from accede.controller.stats import asymptotic, clusters, events
 from accede.controller.stats.mixture import gamma_exponential_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.sample_ratio import StickyRatioEpoch, sticky_log_e
-from accede.controller.stats.tuning import asymptotic_v_opt, mean_v_opt
+from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
 from benchmarks.statistics.scenes import STALLS, STEPS, bursts, correlated, sticky_run, time_cluster_run
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ def bounded_mean(
     base = low + (high - low) * (0.5 * time + 0.5 * np.sin(9 * time) ** 2)
     pi = np.repeat(STEPS, requests // len(STEPS))
     centre = np.repeat([low, *base[requests // 4 - 1 :: requests // 4][:3]], requests // len(STEPS))
-    v_opt = {a: mean_v_opt(low * (1 - low), max(effect, 0.02), a) for a in levels}
+    v_opt = {a: mean_v_opt(low * (1 - low), max(effect, 0.02), a, scale=RANDOMISED) for a in levels}
     tally = Tally()
     for _ in range(0, runs, 100):
         assigned = rng.random((100, requests)) < pi
@@ -86,8 +86,9 @@ def bounded_mean(
             y: Floats = rng.binomial(predictions, rng.beta(0.3 * rate, 0.3 * (1 - rate))) / predictions
         else:
             y = (rng.random((100, requests)) < rate).astype(np.float64)
-        z = (assigned - pi) * (y - centre)
-        s = np.cumsum(z, axis=1) - effect * np.cumsum(pi * (1 - pi))
+        largest = np.maximum(pi, 1 - pi) * np.maximum(centre, 1 - centre)
+        z = (assigned - pi) * (y - centre) / largest
+        s = np.cumsum(z, axis=1) - effect * np.cumsum(pi * (1 - pi) / largest)
         q = np.cumsum(z * z, axis=1)
         for row in range(100):
             found = []

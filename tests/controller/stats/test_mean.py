@@ -34,10 +34,12 @@ def computed(result: MeanStatistic | NotComputable) -> MeanStatistic:
 @given(pi=shares, centre=centres, c=values, s=values)
 def test_sums_give_the_same_as_the_stream(pi: float, centre: float, c: list[float], s: list[float]) -> None:
     statistic = computed(mean_statistic([epoch(pi, centre, c, s)]))
-    z = [(1 - pi) * (y - centre) for y in c] + [-pi * (y - centre) for y in s]
+    largest = max(abs((a - pi) * (y - centre)) for a in (0, 1) for y in (0, 1))
+    z = [(1 - pi) * (y - centre) / largest for y in c] + [-pi * (y - centre) / largest for y in s]
+    assert max(map(abs, z)) <= 1 + 1e-12  # what the proof needs
     assert pytest.approx(sum(z), abs=1e-9) == statistic.S
     assert pytest.approx(sum(x * x for x in z), abs=1e-9) == statistic.Q
-    assert pytest.approx((len(c) + len(s)) * pi * (1 - pi)) == statistic.W
+    assert pytest.approx((len(c) + len(s)) * pi * (1 - pi) / largest) == statistic.W
 
 
 @given(pi=shares, centre=centres, c=values, s=values, delta=st.floats(-0.2, 0.2))
@@ -69,7 +71,7 @@ def test_deterministic_outputs_decide_by_weight_alone() -> None:
     statistic = computed(mean_statistic([epoch(0.5, 0.5, [0.5] * 400, [0.5] * 400)]))
     assert statistic.Q == 0.0
     low, high = statistic.interval(10, 0.05, 0.05)
-    assert (low, high) == pytest.approx((-4.675143 / 200, 4.675143 / 200), rel=1e-5)
+    assert (low, high) == pytest.approx((-4.675143 / 800, 4.675143 / 800), rel=1e-5)
     assert statistic.log_e_safe(0.03, 10, 0.05) > math.log(20)
 
 
