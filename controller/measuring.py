@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Conflict
+from ..policies.metrics import on_labels
 from ..policies.pair_rules import TELLING
 from ..policies.policy import RolloutPolicy
 from ..policies.protocols import PROTOCOLS
@@ -73,7 +74,15 @@ def measurement_plan(
         streams=service.protocol in TELLING,
         tokens=constants.tokens if constants is not None else None,
         ranks=constants.ranks if constants is not None else None,
+        labels=remembers(policy, service),
+        label_sample=service.outcome.sample if service.outcome is not None else 1.0,
+        label_keep=service.outcome.keep if service.outcome is not None else 0.0,
     )
+
+
+def remembers(policy: RolloutPolicy, service: ModelService) -> bool:
+    """Whether predictions are remembered, so that labels can be joined to them."""
+    return service.outcome is not None and any(on_labels(gate) for gate in policy.gates)
 
 
 def extraction_of(service: ModelService) -> Extraction | None:

@@ -13,9 +13,15 @@ from typing import Final, Literal
 from .policy import Gate, Place, Step
 from .quantities import Margin
 
-MarginKey = Literal["max_increase", "max_ratio", "max_shift", "min"]
+MarginKey = Literal["max_increase", "max_decrease", "max_ratio", "max_shift", "min"]
 MarginUnit = Literal["pp", "ms", "sd", "plain", "factor", "share"]
-MARGIN_KEYS: Final[tuple[MarginKey, ...]] = ("max_increase", "max_ratio", "max_shift", "min")
+MARGIN_KEYS: Final[tuple[MarginKey, ...]] = (
+    "max_increase",
+    "max_decrease",
+    "max_ratio",
+    "max_shift",
+    "min",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ _AT_LEAST = (AllowedMargin("min", ("share",), "95%"),)
 _SCORE_SHIFT = (AllowedMargin("max_shift", ("sd", "plain"), "0.1sd"),)
 _PLAIN_INCREASE = (AllowedMargin("max_increase", ("plain",), "0.01"),)
 _SHARE_INCREASE = (AllowedMargin("max_increase", ("pp",), "0.5pp"),)
-_SHARE_DECREASE = (AllowedMargin("max_shift", ("pp",), "1pp"),)
+_SHARE_DECREASE = (AllowedMargin("max_decrease", ("pp",), "1pp"),)
 
 
 def _latency(quantile: str, ratio: float) -> Metric:
@@ -241,7 +247,12 @@ METRICS: Final[tuple[Metric, ...]] = (
         between=True,
     ),
     _later(
-        "uncertainty.coverage", "share of outcomes inside the stated uncertainty", "%", "lower", _AT_LEAST
+        "uncertainty.coverage",
+        "share of outcomes inside the stated uncertainty",
+        "%",
+        "lower",
+        _AT_LEAST,
+        sliced=True,
     ),
     _later("outcome.accuracy", "share of correct predictions", "pp", "lower", _SHARE_DECREASE, sliced=True),
     _later(
@@ -321,6 +332,11 @@ def metric_of(gate: Gate) -> Metric:
 def places_of(gate: Gate) -> tuple[Place, ...]:
     """Where a gate can be decided: its metric's places, narrowed by `in`."""
     return tuple(place for place in metric_of(gate).places if gate.place in (None, place))
+
+
+def on_labels(gate: Gate) -> bool:
+    """Whether a gate is decided on what feedback tells later."""
+    return gate.metric.startswith("outcome.") or gate.metric == "uncertainty.coverage"
 
 
 def on_pairs(gate: Gate, place: Place) -> bool:

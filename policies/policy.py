@@ -92,6 +92,15 @@ class Step(Value):
         return self.until == "gates"
 
 
+class Labels(Value):
+    """When what feedback tells counts."""
+
+    mature_after: Annotated[Duration, Field(gt=0)] = Field(
+        description="Labels of a request count when it is this old; earlier ones would count for more.",
+        examples=["7d"],
+    )
+
+
 class Gate(Value):
     """A condition that must hold. Exactly the margins that the metric allows are given."""
 
@@ -99,6 +108,9 @@ class Gate(Value):
     by: str | None = Field(default=None, description="A slice: the gate holds in each of its groups.")
     max_increase: WrittenMargin | None = Field(
         default=None, description="The candidate may be higher by this much, absolutely."
+    )
+    max_decrease: WrittenMargin | None = Field(
+        default=None, description="The candidate may be lower by this much, absolutely."
     )
     max_ratio: float | None = Field(
         default=None, gt=1, description="The candidate may be higher by this factor.", examples=[1.2]
@@ -122,6 +134,9 @@ class Gate(Value):
         validation_alias="in",
         serialization_alias="in",
         description="Where the gate is decided; without it wherever it can be.",
+    )
+    labels: Labels | None = Field(
+        default=None, description="Of gates on outcomes, the same for all of them: when labels count."
     )
     require: Literal["proof", "no-harm", "nothing"] = Field(
         default="proof",

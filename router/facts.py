@@ -66,7 +66,7 @@ class Body(msgspec.Struct, array_like=True, gc=False):
     `request_head`: bytes of JSON before binary tensors in each body (Inference-Header-Content-Length), -1
     where the header is missing. `marks`: of a streamed answer, (bytes of body so far, seconds since the
     last request byte) of its first pieces, so that the first token can be timed. `request_id`: only
-    where the service records.
+    where the service records or predictions are remembered.
     """
 
     number: int
@@ -89,6 +89,7 @@ class Pair(msgspec.Struct, array_like=True, gc=False):
     `kind`: who served and who got the copy: PAIR_SHADOW stable and candidate, PAIR_BACK candidate and
     stable, PAIR_FLOOR stable twice. In a PAIR_BACK the `stable_…` fields are still stable's (the copy's),
     the `shadow_…` ones the candidate's (which answered the client). `…_head`: see Body.
+    `request_id`: only where predictions are remembered.
 
     Bodies are present when both were captured; a side that failed has b''. `lost`: bodies were dropped
     by our own bound, so the pair counts in coverage only.
@@ -114,6 +115,7 @@ class Pair(msgspec.Struct, array_like=True, gc=False):
     request_head: int = -1
     stable_head: int = -1
     shadow_head: int = -1
+    request_id: str = ""
 
 
 class MirrorTally(msgspec.Struct, array_like=True, gc=False):

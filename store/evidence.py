@@ -112,7 +112,8 @@ class ArmCounts(msgspec.Struct, array_like=True):
     `accounted`: exchanges folded into the sums. `uncaptured`: analysed without bodies, by design
     (sample, size limit). `bodies_lost`: bodies dropped by our own bounds. `unassignable`: requests
     without a unit key, excluded from analysis. `undecodable`: answers in a content coding that the
-    observer cannot undo; their predictions are missing.
+    observer cannot undo; their predictions are missing. `unremembered`: predictions that labels were to be
+    joined to, lost before they were stored (those of pairs are the candidate's).
     """
 
     accounted: Count = 0
@@ -120,6 +121,7 @@ class ArmCounts(msgspec.Struct, array_like=True):
     bodies_lost: Count = 0
     unassignable: Count = 0
     undecodable: Count = 0
+    unremembered: Count = 0
 
 
 class MirrorCounts(msgspec.Struct, array_like=True):

@@ -114,7 +114,8 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `sticky`: prediction sums of randomised arms are kept per unit cluster, else in cluster 0.
     `streams`: the protocol tells of streams and output tokens. `tokens`: the number of output tokens that
     is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too. `ranks`: stable's
-    distribution where prediction.rank is asked for, None until it is frozen.
+    distribution where prediction.rank is asked for, None until it is frozen. `labels`: predictions are
+    remembered (store.labels), of the share `label_sample` of requests, for `label_keep` seconds.
     """
 
     rollout: str
@@ -135,6 +136,9 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: bool = False
     inputs: tuple[InputPlan, ...] = ()
     ranks: RankTable | None = None
+    labels: bool = False
+    label_sample: float = 1.0
+    label_keep: float = 0.0
 
 
 def is_latency(metric: str) -> bool:

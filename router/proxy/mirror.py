@@ -260,6 +260,7 @@ class Mirrors:
                 b"" if lost else b"".join(exchange.held or ()), served_body, copied_body,
                 text(exchange.head.encoding), *encodings,
                 kind, _json_bytes(exchange.head), *json_bytes,
+                text(exchange.request_id) if exchange.call.service.remembered else "",
             )
         )  # fmt: skip
 

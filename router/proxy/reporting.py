@@ -91,7 +91,7 @@ def _body(exchange: Exchange, held: list[bytes], kept: list[bytes]) -> Body:
         head.encoding.decode("latin-1") if head.encoding else "",
         answer.encoding.decode("latin-1") if kept and answer is not None and answer.encoding else "",
     )  # fmt: skip
-    if exchange.call.service.recorded:
+    if exchange.call.service.named:
         body.request_id = text(exchange.request_id)
     if JSON_BYTES in head.seen:
         body.request_head = json_bytes(head.seen)

@@ -88,8 +88,8 @@ class Service:
 
     __slots__ = (
         "account_after", "adds", "arms", "breaker", "budget", "closed", "errors", "every_mirror", "held_for",
-        "holding", "holds", "look", "mirrors", "name", "override", "placed", "recorded", "repeatable",
-        "route", "salt", "slot", "stable_until", "sticky", "streams", "unit_kind", "unit_of",
+        "holding", "holds", "look", "mirrors", "name", "named", "override", "placed", "remembered",
+        "repeatable", "route", "salt", "slot", "stable_until", "sticky", "streams", "unit_kind", "unit_of",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +102,8 @@ class Service:
         self.placed = placed
         self.route = route
         self.repeatable = route.side_effects == "none"
-        self.recorded = route.recording.sample > 0.0
+        self.remembered = route.plan is not None and route.plan.labels
+        self.named = self.remembered or route.recording.sample > 0.0
         falls_back = route.fallback and self.repeatable
         self.arms = tuple(
             ServedArm(arm, index, route, upstreams, falls_back=falls_back and index == CANDIDATE)
