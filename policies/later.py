@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .policy import Gate, RolloutPolicy, Step
+from .policy import RolloutPolicy, Step
 from .quantities import Value
 from .service import ErrorRule, Limits, ModelService
 
@@ -28,9 +28,6 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
     },
     Step: {
         "approve": "remove the step, and pause the rollout by hand where somebody must look",
-    },
-    Gate: {
-        "labels": "remove the gate: labels that come later are not read",
     },
 }
 

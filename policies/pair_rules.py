@@ -8,6 +8,7 @@ from ..errors import FileError, Problem
 from .answer_needs import TOLD, told_needs
 from .body_rules import UNSCORED
 from .groups import EVERY, groups_of_slice, paths_of
+from .label_rules import label_needs
 from .metrics import find, places_of
 from .policy import Gate, RolloutPolicy
 from .protocols import PROTOCOLS
@@ -21,7 +22,7 @@ from .yaml import Document, KeyPath, dotted
 TELLING: Final = frozenset({"openai"})
 _COMPARED: Final = ("prediction.agreement", "prediction.divergence", "prediction.missing")
 _NUMERIC: Final = frozenset({"prediction.mean", "prediction.rank"})
-_READ: Final = ("prediction.", "class_share.", "selection_")
+_READ: Final = ("prediction.", "class_share.", "selection_", "outcome.")
 MAX_PAIRED: Final = 20  # groups of which every pair is compared; the error probability is split over them
 
 
@@ -107,7 +108,7 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
     ):
         kind = "numbers" if prediction.type == "number" else "vectors (a cosine distance)"
         needs.append(("metric", f"agreement of {kind} needs prediction.agree_within, such as 0.05"))
-    needs += told_needs(service, gate)
+    needs += told_needs(service, gate) + label_needs(service, gate)
     reads_streams = gate.metric.startswith(("stream.", "tokens."))
     if reads_streams and service.protocol not in TELLING:
         needs.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .label_rules import check_labels, matures_after
 from .metrics import (
     MARGIN_KEYS,
     METRICS,
@@ -19,7 +20,7 @@ from .metrics import (
     with_default_margins,
 )
 from .policy import Gate, Place, RolloutPolicy, Step
-from .quantities import RATIOS, Margin, found, percent
+from .quantities import RATIOS, Margin, found, percent, written_duration
 from .reading import Reading, near, piece
 from .service_rules import check_name
 from .yaml import Data, KeyPath
@@ -47,6 +48,7 @@ def check_policy(data: dict[str, Data], reading: Reading) -> None:
     for index, gate in enumerate(gates):
         if gate is not None:
             _check_gate(gate, ("gates", index), reading)
+    check_labels(gates, reading)
     _check_duplicates(gates, reading)
     _check_deciders(steps, gates, reading)
     if len(steps) > MAX_STEPS:
@@ -76,7 +78,15 @@ def check_metrics(data: dict[str, Data], reading: Reading) -> None:
 def check_durations(policy: RolloutPolicy, reading: Reading) -> None:
     """Report a rollout that could not end in its own time; needs the whole policy."""
     least = policy.baseline.duration + sum(step.duration for step in policy.steps)
-    if policy.max_duration < least:
+    mature = matures_after(policy)
+    if mature is not None and policy.max_duration < least + mature:
+        whole = written_duration(least + mature)
+        reading.add(
+            ("max_duration",),
+            f"found {written_duration(policy.max_duration)}; the baseline and the steps take "
+            f"{written_duration(least)}, and labels {written_duration(mature)} more: write at least {whole}",
+        )
+    elif policy.max_duration < least:
         reading.add(
             ("max_duration",),
             f"found {policy.max_duration:g}s; the baseline and the steps alone take {least:g}s",

@@ -201,6 +201,14 @@ def percent(share: float) -> str:
     return f"{share * 100:.6g}%"
 
 
+def written_duration(seconds: float) -> str:
+    """Seconds as users write them, in the largest whole unit: 604800 -> 7d."""
+    for unit, length in reversed(_SECONDS.items()):
+        if seconds >= length and Decimal(str(seconds)) % length == 0:
+            return f"{int(Decimal(str(seconds)) / length)}{unit}"
+    return f"{seconds:g}s"
+
+
 class Value(BaseModel):
     """Base of everything read from a file: frozen, no unknown keys, no silent conversions."""
 

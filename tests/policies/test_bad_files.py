@@ -248,7 +248,7 @@ POLICY_CASES = [
     ("  - {metric: errors}", "  - {metric: selection_ratio, by: sex, min: 80%}", "gates[0].min: found '80%'; allowed: a plain number, such as 0.8"),
     ("  - {metric: errors}", "  - {metric: selection_ratio, by: sex, min: 1}", "gates[0].min: found 1; allowed: more than 0 and less than 1, such as 0.8"),
     ("  - {metric: errors}", "  - {metric: prediction.agreement, min: 0.95}", "gates[0].min: found 0.95 without a unit; write 95% for this share"),
-    ("  - {metric: errors}", "  - {metric: errors, labels: {}}", "9:22: gates[0].labels: not supported yet"),
+    ("  - {metric: errors}", "  - {metric: errors, labels: {}}", "gates[0].labels.mature_after: this key is required; add it"),
     ("  - {metric: errors}", "  - {metric: errors, small_slices: pol}", "9:36: gates[0].small_slices: found 'pol'; did you mean 'pool'?"),
     ("  - {metric: errors}", "  - {metric: metrics.refused, max_shift: 5pp, max_increase: 1pp}", "gates[0].max_increase: max_shift bounds both directions; keep one of the two"),
     ("  - {metric: errors}", "  - {metric: errors, max_ratio: 1.5, harm_at: 1.5}", "gates[0].harm_at: found 1.5; allowed: a factor from 1 to under max_ratio 1.5"),
