@@ -62,7 +62,7 @@ kind: RolloutPolicy
 name: guarded
 risk: {false_rollback: 5%, false_promotion: 5%}    # over the whole rollout, however often it is looked at
 baseline: {requests: 1000, for: 10m}     # stable alone first: freezes scales and thresholds
-max_duration: 7d
+max_duration: 15d
 steps:                                   # one verb each; `for`, `requests` are minima, `deadline` a maximum
   - {shadow: 100%, until: gates, for: 15m, deadline: 24h}
   - {canary: 1%,  for: 10m, requests: 500}
