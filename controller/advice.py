@@ -99,6 +99,7 @@ def _scaled(gate: Gate, factor: float) -> Gate:
         update={
             "max_increase": margin(gate.max_increase),
             "max_shift": margin(gate.max_shift),
+            "max_decrease": margin(gate.max_decrease),
             "max_ratio": None if gate.max_ratio is None else 1.0 + _up((gate.max_ratio - 1.0) * factor),
             "min": None if gate.min is None else max(0.001, 1.0 - _up((1.0 - gate.min) * factor)),
             "harm_at": None,
@@ -108,7 +109,11 @@ def _scaled(gate: Gate, factor: float) -> Gate:
 
 def _margin(gate: Gate) -> str:
     parts: list[str] = []
-    for key, margin in (("max_increase", gate.max_increase), ("max_shift", gate.max_shift)):
+    for key, margin in (
+        ("max_increase", gate.max_increase),
+        ("max_shift", gate.max_shift),
+        ("max_decrease", gate.max_decrease),
+    ):
         if margin is not None:
             scale = 100.0 if margin.unit == "pp" else 1.0
             parts.append(f"{key}: {margin.value * scale:.4g}{'' if margin.unit == 'plain' else margin.unit}")

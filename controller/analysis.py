@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..policies.metrics import on_pairs
+from ..policies.metrics import on_labels, on_pairs
 from ..policies.policy import Place, RolloutPolicy
 from ..store.evidence import Evidence
 from ..store.rollouts import (
@@ -28,6 +28,7 @@ from .bodies import needs_bodies
 from .cells import Cell
 from .drifting import drifts
 from .groups import groups_of
+from .labels.coverage import CHECK, progress
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .sums import View
@@ -115,6 +116,7 @@ def _verdicts(
             reading = swept.reading(position, interval=how.intervals)
         if reading is None:
             reading = _not_dead(cell, reader.read(cell), view, groups_of(cell.gate, constants))
+            reading = _with_labels(cell, reading, view)
         return _Judged(cell, reading, finding_of(cell, reading, constants, view))
 
     verdicts: list[Verdict] = []
@@ -157,10 +159,21 @@ def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
             return Reading(Outcome.ERROR, blocked[check].reason)
     if "bodies" in blocked and needs_bodies(cell.gate, cell.place):
         return Reading(blocked["bodies"].outcome, blocked["bodies"].reason)
+    if CHECK in blocked and on_labels(cell.gate):
+        return Reading(blocked[CHECK].outcome, blocked[CHECK].reason)
     coverage = "coverage" if cell.place == "shadow" else "back_coverage"
     if coverage in blocked and on_pairs(cell.gate, cell.place):
         return Reading(Outcome.INCONCLUSIVE, blocked[coverage].reason)
     return None
+
+
+def _with_labels(cell: Cell, reading: Reading, view: View) -> Reading:
+    """A gate on outcomes that is open says how many labels it has."""
+    if not on_labels(cell.gate) or reading.outcome is not Outcome.INCONCLUSIVE:
+        return reading
+    known, mature = progress(view, cell.place, cell.group)
+    told = f"{known:.0f} labels of {mature:.0f} mature predictions"
+    return replace(reading, reason=f"{reading.reason or 'not decided yet'}; {told}")
 
 
 def _not_dead(cell: Cell, reading: Reading, view: View, groups: tuple[str, ...]) -> Reading:
@@ -175,6 +188,8 @@ def _not_dead(cell: Cell, reading: Reading, view: View, groups: tuple[str, ...])
         found.back.paired if on_back else _candidates(found, cell.place)
         for _, _, found in view.epochs(cell.place)
     )
+    if on_labels(cell.gate):  # what is not mature yet cannot have a label
+        seen = int(progress(view, cell.place, "")[1])
     if seen < _DEAD_AFTER or any(view.filled(cell.place, group, cell.series) for group in groups):
         return reading
     reason = f"{seen} requests of the candidate were analysed and none has it: it is not measured"

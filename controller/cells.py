@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import log, sqrt
 from typing import Final, Literal
 
-from ..policies.metrics import deciding_places, with_default_margins
+from ..policies.metrics import deciding_places, on_pairs, with_default_margins
 from ..policies.policy import Gate, Place, RolloutPolicy
 from ..policies.quantities import Margin
 from ..store.measurement import is_latency
@@ -40,7 +40,9 @@ SERIES: Final = {
     "uncertainty.mean": "uncertainty",
     "explanation.agreement": "explanation",
 }
-MEANS: Final = frozenset({"mean", "rank", "uncertainty", "tokens.output"})
+MEANS: Final = frozenset(
+    {"mean", "rank", "uncertainty", "tokens.output", "outcome.brier", "outcome.calibration"}
+)
 """Series of amounts, where others count events; the numbers of a service's own metrics are amounts too."""
 NOT_WORSE: Final = 0.95  # `or: not_worse_than_stable`: at least this share of stable's ratio
 _LEAST_AGREEMENT_GAP: Final = 0.01
@@ -149,7 +151,7 @@ def directions_of(gate: Gate) -> tuple[Direction, ...]:
     """In which directions the candidate can harm."""
     if gate.max_shift is not None:
         return ("up", "down")
-    return ("down",) if gate.min is not None else ("up",)
+    return ("down",) if gate.min is not None or gate.max_decrease is not None else ("up",)
 
 
 def importance(gate: Gate) -> Importance:
@@ -171,7 +173,7 @@ def limits_of(cell: Cell, constants: FrozenConstants) -> tuple[Limit, ...]:
     if gate.min is not None:
         return (Limit("share", gate.min, gate.min, max(1.0 - gate.min, _LEAST_AGREEMENT_GAP)),)
     limits: list[Limit] = []
-    absolute = gate.max_shift or gate.max_increase
+    absolute = gate.max_shift or gate.max_increase or gate.max_decrease
     if absolute is not None:
         margin = in_units_of_y(absolute, cell, constants)
         limits.append(Limit("difference", _harm_at(gate, margin, cell, constants), margin, margin))
@@ -227,7 +229,7 @@ def display_of(cell: Cell, constants: FrozenConstants) -> Display:
     if margin is not None and margin.unit == "sd":
         deviation = constants.deviations.get(f"{cell.series}|", 0.0)
         return Display("sd", 1.0 / deviation if deviation > 0.0 else 1.0)
-    return Display("", _span(cell.series, constants))
+    return Display("", _span(cell, constants))
 
 
 def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> float:
@@ -235,20 +237,23 @@ def in_units_of_y(margin: Margin, cell: Cell, constants: FrozenConstants) -> flo
     if margin.unit == "sd":
         return margin.value * constants.deviations.get(f"{cell.series}|", 0.0)
     if margin.unit == "plain" and is_amount(cell.series, constants):
-        return margin.value / _span(cell.series, constants)
+        return margin.value / _span(cell, constants)
     return margin.value
 
 
-def _span(series: str, constants: FrozenConstants) -> float:
+def _span(cell: Cell, constants: FrozenConstants) -> float:
     """What y = 1 is above y = 0, in the metric's own unit."""
+    series = cell.series
     if series == "tokens.output":
         return constants.tokens or 1.0
-    if series == "rank":
+    if series in {"rank", "outcome.brier"}:
         return 1.0
     if series in constants.spans:
         return constants.spans[series]
     low, high = constants.limits or (0.0, 1.0)
-    return high - low
+    # An arm's y is (1 + p - o) / 2, so that it lies in 0..1; a pair's is p_c - p_s.
+    halved = series == "outcome.calibration" and not on_pairs(cell.gate, cell.place)
+    return (high - low) * (2.0 if halved else 1.0)
 
 
 def quantile_of(metric: str) -> float:
@@ -260,7 +265,7 @@ def quantile_of(metric: str) -> float:
 def _harm_at(gate: Gate, margin: float, cell: Cell, constants: FrozenConstants) -> float:
     if gate.require == "no-harm":
         return 0.0
-    written = gate.max_shift or gate.max_increase
+    written = gate.max_shift or gate.max_increase or gate.max_decrease
     if gate.harm_at is not None and written is not None and gate.harm_at.unit == written.unit:
         return in_units_of_y(gate.harm_at, cell, constants)
     return margin / 2.0  # a factor says where harm of the ratio begins, and nothing about the increase

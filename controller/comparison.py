@@ -20,6 +20,7 @@ from .methods import (
     paired_divergence,
     server_outcomes,
     unit_outcomes,
+    unit_share,
 )
 from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, View
@@ -92,6 +93,9 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
         return harmful, Side(
             epochs, partial(server_outcomes, ratio=margin, worst_case=pending, may_lack=lacking)
         )
+    if limit.effect == "share":
+        side = Side(epochs, partial(unit_share, least=limit.margin, sticky=constants.sticky))
+        return side, side
     variance = _variance(cell.series, cell.group, constants)
     counted = not is_amount(cell.series, constants)
     side = Side(epochs, partial(unit_outcomes, sticky=constants.sticky, counted=counted, variance=variance))

@@ -25,6 +25,7 @@ from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
 from .batching import chosen_batch
 from .cells import MEANS, harm_ratio, quantile_of, series_of
+from .labels.expected import as_if_calibrated
 from .lacking import unready
 from .reference import (
     Values,
@@ -284,6 +285,12 @@ def _expected(
         values, limits = tokens_seen(baseline), (0.0, tokens_of(baseline) or 1.0)
     if series == "rank" and values.total:
         return rank_moments(values)
+    if series.startswith("outcome.") or series == "uncertainty.coverage":
+        rule = service.prediction.selected
+        written = rule is not None and rule.operator in {">=", ">"} and isinstance(rule.operand, float)
+        middle = 0.5 if limits is None else (limits[0] + limits[1]) / 2.0
+        threshold = float(rule.operand) if rule is not None and written else middle
+        return as_if_calibrated(series, values, limits, threshold)
     if series in MEANS and limits is not None and values.total:
         y = np.array([scaled(value, limits) for value in values.value])
         weight = np.array(values.count) / values.total

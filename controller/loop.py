@@ -24,6 +24,7 @@ from ..store.rollouts import Analysis, AuditEntry, ReplicaReport, RolloutRecord
 from ..store.routes import ServiceRoute
 from .actions import Action, Note
 from .files import ServiceFiles
+from .labels.folding import fold_mature, mature_after, meaning_of, reads_labels
 from .looking import Engine, look, policy_of, read, signals_of
 from .machine import Look, Signals, decide
 from .performing import CONTROLLER, Seen, change
@@ -32,6 +33,8 @@ from .routing import idle_route, rollout_route, same_route
 TICK: Final = 0.25  # seconds between looks
 SAVE_EVERY: Final = 1.0  # seconds between stored looks that moved nothing
 RENEW_EVERY: Final = 1.0  # seconds between renewals of a lease, or a quarter of a shorter one
+EXPIRE_EVERY: Final = 10.0  # seconds between forgetting old predictions and labels
+EXPIRED_AT_ONCE: Final = 5000  # of each kind
 _SHARE: Final = 4.0  # a look that took t seconds is repeated after 4 t at the earliest: a fifth of a core
 
 log = structlog.get_logger("accede.controller")
@@ -63,6 +66,7 @@ class Loop:
         self._engine = engine
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
+        self._expired = 0.0
         self._round = 0.0  # seconds that the last round took
         self.problems: dict[str, str] = {}  # service -> why its last round failed
         self.beat: float | None = None  # monotonic time of the last round that reached the store
@@ -89,6 +93,9 @@ class Loop:
         stored = {route.service: route for route in routes.routes}
         for name in sorted(set(stored) | set(self._files.known) | set(routes.broken)):
             self._guarded(name, stored.get(name), routes, reports, now)
+        if now - self._expired >= EXPIRE_EVERY:
+            self._expired = now
+            self._store.labels.expire(now, EXPIRED_AT_ONCE)
         self._round = time.monotonic() - began
         self.beat = time.monotonic()
 
@@ -184,6 +191,7 @@ class Loop:
                 return
             if pace.looked <= now < pace.next_look:
                 return
+        self._fold(calm, now)
         began = time.monotonic()
         pace.looked = now
         whole = read(self._store, record, route, service, reports)
@@ -194,6 +202,16 @@ class Loop:
             seen, actions = self._judged(whole, signals, now, glance=False)
         pace.next_look = now + max(TICK, _SHARE * (time.monotonic() - began)) - TICK / 2
         self._perform(seen, actions, now, pace)
+
+    def _fold(self, seen: Seen, now: float) -> None:
+        """Put what has matured into the evidence, before it is looked at."""
+        plan, record = seen.route.plan, seen.record
+        if not reads_labels(seen.policy) or seen.service is None or plan is None:
+            return
+        meaning = meaning_of(seen.policy, seen.service, plan, record.constants)
+        if meaning is not None:
+            before = now - mature_after(seen.policy)
+            fold_mature(self._store, record.service, record.id, meaning, before, now)
 
     def _judged(self, seen: Seen, signals: Signals, now: float, *, glance: bool) -> tuple[Seen, list[Action]]:
         seen, found = look(self._engine, seen, now, glance=glance)

@@ -194,6 +194,21 @@ def unit_outcomes(
     return Asymptotic(got.estimate, got.variance, got.df, UNITS, got.n_c, got.n_s, expected)
 
 
+def unit_share(epochs: Sequence[CanaryEpoch], *, least: float, sticky: bool) -> Measured | NotComputable:
+    """The candidate's own mean, minus the `least` that is asked for; stable has no part in it."""
+    both = _pooled([epoch.candidate for epoch in epochs])
+    n, y = float(both.n.sum()), float(both.y.sum())
+    if not sticky:
+        return _bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
+    got = batch_estimate(both.n, both.y - least * both.n)
+    if isinstance(got, NotComputable):
+        return got
+    if got.variance == 0.0 or min(n - y, y) < FEWEST_EVENTS:
+        few = _bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
+        return few if isinstance(few, NotComputable) else few.counting(_units_per_request(epochs))
+    return Asymptotic(got.estimate, got.variance, got.df, UNITS, n, n, least * n)
+
+
 def paired_differences(
     epochs: Sequence[PairEpoch], *, ratio: float = 1.0, counted: bool, autocorrelation: float
 ) -> Measured | NotComputable:

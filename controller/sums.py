@@ -146,7 +146,7 @@ class View:
 
     def _on_pairs(self, place: Place, group: str, series: str) -> dict[int, PairEpoch] | Broken:
         """By number of the epoch."""
-        low = 0.0 if series in _SHARES else -1.0
+        low = 0.0 if series in _SHARES or series == "uncertainty.coverage" else -1.0
         epochs: dict[int, PairEpoch] = {}
         for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)

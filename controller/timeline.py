@@ -187,7 +187,7 @@ def harm_text(gate: Gate, size: float) -> str:
     parts: list[str] = []
     if gate.max_ratio is not None:
         parts.append(f"×{1.0 + size * (gate.max_ratio - 1.0):g}")
-    for margin, sign in ((gate.max_increase, "+"), (gate.max_shift, "±")):
+    for margin, sign in ((gate.max_increase, "+"), (gate.max_shift, "±"), (gate.max_decrease, "−")):
         if margin is not None:
             scale = 100.0 if margin.unit == "pp" else 1.0
             parts.append(

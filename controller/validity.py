@@ -17,6 +17,7 @@ from .accounts import UNDER_WAY, age, assigned, loss, observers
 from .arrivals import inputs_alike
 from .bodies import bodies
 from .coding import coding
+from .labels.coverage import labels
 from .ratios import sample_ratio
 from .sums import Broken, sums_of
 
@@ -43,6 +44,7 @@ def checks(
         *loss(record, evidence, reports, sent),
         *bodies(record, policy, constants, evidence),
         *coverage(record, constants, evidence),
+        *labels(record, policy, evidence),
         *(back_coverage(record, constants, evidence) if decides_on_back(policy) else ()),
         *(coding(record, evidence) if reads_predictions(policy) else ()),
         *(extractor(record, evidence) if reads_predictions(policy) else ()),

@@ -24,7 +24,11 @@ def gate_text(gate: Gate) -> str:
     words = [gate.metric]
     if gate.by is not None:
         words.append(f"by {gate.by}")
-    for key, margin in (("max_increase", gate.max_increase), ("max_shift", gate.max_shift)):
+    for key, margin in (
+        ("max_increase", gate.max_increase),
+        ("max_shift", gate.max_shift),
+        ("max_decrease", gate.max_decrease),
+    ):
         if margin is not None:
             words.append(f"{key} {margin_text(margin)}")
     if gate.max_ratio is not None:
