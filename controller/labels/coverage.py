@@ -40,7 +40,7 @@ def labels(
         return
     counted = _counts(evidence, LABELLED)
     if isinstance(counted, Broken):
-        yield Validity(CHECK, Outcome.ERROR, counted.reason)
+        yield Validity("labels", Outcome.ERROR, counted.reason)
         return
     mature, known = counted
     numbers = {"mature": mature, "labelled": known}
@@ -48,10 +48,10 @@ def labels(
     if reason is None and record.constants is not None:
         reason = _unlike(View(record, record.constants, evidence), sticky=record.constants.sticky)
     if reason is not None:
-        yield Validity(CHECK, Outcome.INCONCLUSIVE, reason, numbers)
+        yield Validity("labels", Outcome.INCONCLUSIVE, reason, numbers)
     elif mature >= FEWEST:
         told = f"{known:.0f} labels of {mature:.0f} mature predictions"
-        yield Validity(CHECK, Outcome.PASS, told, numbers)
+        yield Validity("labels", Outcome.PASS, told, numbers)
 
 
 def progress(view: View, place: str, group: str) -> tuple[float, float]:

@@ -150,7 +150,7 @@ def test_every_method_and_verdict_is_explained() -> None:
 def test_every_validity_check_is_explained() -> None:
     source = "".join(
         (ROOT / "controller" / f"{name}.py").read_text(encoding="utf-8")
-        for name in ("validity", "bodies", "coding", "ratios", "accounts", "arrivals")
+        for name in ("validity", "bodies", "coding", "ratios", "accounts", "arrivals", "labels/coverage")
     )
     checks = set(re.findall(r'(?:Validity|_covered)\(\s*"([a-z_]+)"', source))
     assert len(checks) > 4
