@@ -23,6 +23,7 @@ VERBS = (
         "plan",
         "check",
         "simulate",
+        "feedback",
         "start",
         "status",
         "list",
@@ -97,7 +98,7 @@ def test_help_of_the_command_names_every_verb(accede: Run) -> None:
         ("serve",),  # without --services
         ("demo", "--scenario", "terrible"),
         ("schema", "rollout"),
-        ("explain", "feedback", "credit", "--decision", "0"),
+        ("explain", "credit", "--decision", "0"),
         *((verb,) for verb in NEEDS_AN_ARGUMENT if verb != "start"),
     ],
     ids=" ".join,

@@ -124,6 +124,7 @@ class TestStableAgainstItself:
             )
         ]
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same(self, simulate: Callable[..., dict[str, Any]]) -> None:
         assert simulate("--runs", "3") == simulate("--runs", "3")
 
@@ -146,6 +147,7 @@ class TestHarm:
         assert last["act"] == "rollback"
         assert gate in last["reason"]
 
+    @pytest.mark.slow
     def test_a_larger_harm_is_found_sooner(self, simulate: Callable[..., dict[str, Any]]) -> None:
         large, small = (simulate("--runs", "6", "--inject", f"errors=+{pp}pp") for pp in (30, 8))
         assert large["rolled_back"]["exposed_median"] < small["rolled_back"]["exposed_median"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ __all__ = ["start"]  # a fixture
 
 
 def test_an_address_that_is_ejected_or_not_ready_is_told_until_it_is_back(
-    start: Callable[..., RouterProcess], tmp_path: Path, stable: Any, free_port: Callable[[], int],
+    start: Callable[..., RouterProcess], tmp_path: Path, stable: Any,
     start_upstream: Callable[..., Any],
 ) -> None:  # fmt: skip
-    dead = free_port()
+    # Bound and not listening: nothing answers there, and no other test gets the port meanwhile.
+    kept = socket.socket()
+    kept.bind(("127.0.0.1", 0))
+    dead = int(kept.getsockname()[1])
     arms = (Arm("stable", "1", (stable.url, f"http://127.0.0.1:{dead}"), 10_000),)
     balance = RouteBalance(eject_after=1, eject_for=300.0)
     first = route(stable.url, stable.url, balance=balance, readiness=RouteReadiness(probe=False))
@@ -43,6 +47,7 @@ def test_an_address_that_is_ejected_or_not_ready_is_told_until_it_is_back(
     asked = RouteReadiness(path="/_seen", every=0.1, timeout=1.0, unready_after=1)
     commit(tmp_path, msgspec.structs.replace(first, arms=arms, generation=2, readiness=asked))
     poll(lambda: [one.unready for one in router.report().addresses] == [2])
+    kept.close()
     start_upstream("second", port=dead)
     poll(lambda: all(not one.unready for one in router.report().addresses))
     assert [one for one in router.said if "unexpected" in one or "Traceback" in one] == []
