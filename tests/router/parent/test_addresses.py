@@ -44,7 +44,7 @@ def test_an_address_that_is_ejected_or_not_ready_is_told_until_it_is_back(
     assert router.status()["addresses"] == [
         {"service": "s", "version": "1", "address": f"127.0.0.1:{dead}", "unready": 0, "ejected": 2}
     ]
-    asked = RouteReadiness(path="/_seen", every=0.1, timeout=1.0, unready_after=1)
+    asked = RouteReadiness(path="/ready", every=0.1, timeout=1.0, unready_after=1)
     commit(tmp_path, msgspec.structs.replace(first, arms=arms, generation=2, readiness=asked))
     poll(lambda: [one.unready for one in router.report().addresses] == [2])
     kept.close()
