@@ -225,7 +225,7 @@ def display_of(cell: Cell, constants: FrozenConstants) -> Display:
         return Display("", 1.0) if cell.against else Display("%", 100.0)
     if not is_amount(cell.series, constants):
         return Display("pp", 100.0)
-    margin = cell.gate.max_shift or cell.gate.max_increase
+    margin = cell.gate.max_shift or cell.gate.max_increase or cell.gate.max_decrease
     if margin is not None and margin.unit == "sd":
         deviation = constants.deviations.get(f"{cell.series}|", 0.0)
         return Display("sd", 1.0 / deviation if deviation > 0.0 else 1.0)

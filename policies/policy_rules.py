@@ -198,7 +198,7 @@ def _check_gate(gate: Gate, path: KeyPath, reading: Reading) -> None:
     ):
         reading.add(path, f"{metric.name} needs a margin; add {_margins(metric.margins)}")
     if gate.harm_at is not None:
-        _check_harm_at(complete, gate.harm_at, (*path, "harm_at"), reading)
+        check_harm_at(complete, gate.harm_at, (*path, "harm_at"), reading)
 
 
 def _has_margin(gate: Gate) -> bool:
@@ -240,12 +240,13 @@ def _check_margin(
         )
 
 
-def _check_harm_at(gate: Gate, harm_at: Margin, path: KeyPath, reading: Reading) -> None:
+def check_harm_at(gate: Gate, harm_at: Margin, path: KeyPath, reading: Reading) -> None:
     """`harm_at` lies below the margin of its unit; a plain number below a factor lies at 1 or above."""
     if gate.min is not None:
         reading.add(path, f"{gate.metric} fails below its own min; remove the key", key=True)
         return
-    absolute = [margin for margin in (gate.max_increase, gate.max_shift) if margin is not None]
+    written_margins = (gate.max_increase, gate.max_shift, gate.max_decrease)
+    absolute = [margin for margin in written_margins if margin is not None]
     for margin in absolute:
         if margin.unit == harm_at.unit:
             if harm_at.value >= margin.value:

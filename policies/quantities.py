@@ -40,6 +40,7 @@ COMPARISON_PATTERN: Final = r"^(?:>=|>|<=|<|==|!=) *\S.*$"
 # What to write instead of a percent, by key: a percent of an absolute margin could mean two things.
 _NO_PERCENT: Final = {
     "max_increase": "a percent could be of two things; write {pp} (absolute) or max_ratio: {ratio}",
+    "max_decrease": "a percent could be of two things; write {pp} (absolute)",
     "max_shift": "a percent could be of two things; write {pp} (points), or 0.1sd (of stable)",
     "harm_at": "a percent could be of two things; write {pp} (points), 0.05sd, or {ratio} (a factor)",
 }

@@ -9,7 +9,7 @@ from accede.errors import FileError
 from accede.policies.label_rules import check_labels, label_needs, matures_after
 from accede.policies.load import parse_policy, parse_service
 from accede.policies.policy import Gate, Labels, RolloutPolicy, Step
-from accede.policies.policy_rules import check_durations
+from accede.policies.policy_rules import check_durations, check_harm_at
 from accede.policies.reading import Reading
 from accede.policies.service import ModelService
 from accede.policies.yaml import load_yaml
@@ -118,3 +118,17 @@ def test_a_service_without_an_outcome_is_told_which_to_declare() -> None:
     ((key, message),) = label_needs(plain, gate("outcome.accuracy", 7))
     assert key == "metric"
     assert message.startswith("outcome.accuracy needs outcome: {type: binary or label}")
+
+
+@pytest.mark.parametrize(
+    ("harm_at", "expected"),
+    [("1pp", []), ("3pp", ["found 3pp; allowed: less than the margin 2pp"]), (1.2, ["in its unit (2pp)"])],
+)
+def test_harm_of_a_decrease_begins_below_its_margin(harm_at: object, expected: list[str]) -> None:
+    gate = Gate.model_validate({"metric": "outcome.recall", "max_decrease": "2pp", "harm_at": harm_at})
+    found = reading()
+    assert gate.harm_at is not None
+    check_harm_at(gate, gate.harm_at, ("gates", 0, "harm_at"), found)
+    messages = [problem.message for problem in found.problems()]
+    assert len(messages) == len(expected)
+    assert all(part in message for part, message in zip(expected, messages, strict=True))

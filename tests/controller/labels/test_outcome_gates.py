@@ -171,3 +171,24 @@ def test_before_any_label_stable_is_taken_as_calibrated() -> None:
     assert found.centres["outcome.false_positive_rate|"] == pytest.approx(0.3, abs=0.01)
     assert found.centres["outcome.calibration|"] == pytest.approx(0.5)
     assert found.deviations["outcome.calibration|"] == pytest.approx((p - draw).std() / 2, abs=0.01)
+
+
+def test_a_decrease_is_told_as_one() -> None:
+    worse = only(arms(mature(Scene(), 30000), "outcome.accuracy", 20000, 0.80, 0.90), ACCURACY)
+    (finding,) = worse.findings
+    assert worse.gate == "outcome.accuracy max_decrease 2pp"
+    assert (finding.cell, finding.unit) == ("outcome.accuracy", "pp")
+    assert finding.estimate == pytest.approx(-10.0, abs=0.1)
+    assert finding.margin == pytest.approx(-2.0)
+    assert finding.harm_at == pytest.approx(-1.0)
+    assert finding.high is not None
+    assert finding.high < -1.0
+    assert "−10pp" in worse.reason
+    assert "margin 2pp: harm proven" in worse.reason
+    assert "either way" not in worse.reason
+
+
+def test_harm_at_of_a_decrease() -> None:
+    gate = {**ACCURACY, "harm_at": "0.5pp"}
+    (cell,) = cells_of(policy(gate), CONSTANTS)
+    assert limits_of(cell, CONSTANTS)[0].harm_at == pytest.approx(0.005)
