@@ -34,7 +34,7 @@ from .upstream_tls import ClientTls
 
 _AT_ONCE: Final = 32  # probes of one worker under way; the others wait for the next sweep
 _JITTER: Final = 0.2  # share of `every` by which probes scatter, so that workers do not ask in step
-_LONGEST: Final = 64 * 2**10  # bytes of an answer worth reading: a list of a few hundred versions
+_LONGEST: Final = 2**20  # bytes of an answer that are kept: TensorFlow Serving lists thousands of versions so
 _MODEL = re.compile(r"(?:.*/)?v[12]/models/([^/:]+)(?:[/:].*)?")
 _OK, _REDIRECTS = 200, 300
 _NOT_OFFERED: Final = frozenset((404, 405, 501))
@@ -243,8 +243,9 @@ class _Asked(Receiver):
     def piece(self, raw: bytes, payload: list[bytes] | None, size: int) -> None:
         """Part of Receiver."""
         self._size += size
-        if self._size > _LONGEST:
-            self.failed(Ending.TRUNCATED)
+        if self._size > _LONGEST:  # the status has to do; where the body decides, an empty one is not ready
+            self._body = []
+            self.ended()
         else:
             self._body.extend([raw] if payload is None else payload)
 
