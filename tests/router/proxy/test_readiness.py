@@ -141,6 +141,9 @@ def test_a_declared_path_comes_first_and_no_probe_means_none() -> None:
     assert probe_of(msgspec.structs.replace(probed("mlflow"), readiness=off), "42", "") is None
 
 
+_ENDED = [("9", "END")] * 1000
+
+
 def _tensorflow(*versions: tuple[str, str]) -> dict[str, Answer]:
     listed = [{"version": version, "state": state} for version, state in versions]
     return {"/v1/models/m": (200, {"model_version_status": listed})}
@@ -170,13 +173,13 @@ def _tensorflow(*versions: tuple[str, str]) -> dict[str, Answer]:
         ("openai", "/v1", {"/health": (503, ""), "/v1/models": (200, {"data": []})}, False),
         ("openai", "/v1", {}, False),
         ("json", "/p", {}, True),
-        # Where the status decides, an answer may be as long as it likes; a list that is not read says nothing.
+        # Where the status decides, an answer may be of any length; a list that is not read says nothing.
         ("openai", "/v1", {"/v1/models": (200, {"data": ["m" * 2**21]})}, True),
         ("mlflow", "/invocations", {"/ping": (200, "m" * 2**21)}, True),
         ("mlflow", "/invocations", {"/ping": (503, "m" * 2**21)}, False),
         ("kserve-v1", "/v1/models/m", {"/v1/models/m": (200, {"name": "m" * 2**21})}, True),
-        ("tensorflow-serving", "/v1/models/m", _tensorflow(*[("9", "END")] * 9000, ("43", "AVAILABLE")), True),
-        ("tensorflow-serving", "/v1/models/m", _tensorflow(*[("9", "END")] * 50000, ("43", "AVAILABLE")), False),
+        ("tensorflow-serving", "/v1/models/m", _tensorflow(*_ENDED * 9, ("43", "AVAILABLE")), True),
+        ("tensorflow-serving", "/v1/models/m", _tensorflow(*_ENDED * 50, ("43", "AVAILABLE")), False),
     ],
 )  # fmt: skip
 def test_what_counts_as_ready(
