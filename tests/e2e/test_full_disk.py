@@ -97,6 +97,7 @@ def filled(stage: Stage, disk: Path) -> Iterator[Filled]:
         made.clients.stop()
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_no_client_and_evidence_goes_on_when_there_is_room(filled: Filled) -> None:
     def family() -> list[int]:
         told = filled.router()

@@ -58,6 +58,7 @@ def test_pairs_of_the_canary_promote_a_candidate_that_agrees(
     assert 20 <= stage.counts("2")["shadowed"] <= 40  # what warmed it up, of one worker
 
 
+@pytest.mark.slow
 def test_a_candidate_that_disagrees_is_rolled_back_and_testers_reach_it_meanwhile(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

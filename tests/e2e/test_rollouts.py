@@ -124,6 +124,7 @@ class TestWithoutEvidence:
         assert "deadline" in status["reason"]
         assert stage.ask().headers["x-accede-version"] == "1"
 
+    @pytest.mark.slow
     def test_an_extractor_that_never_matches_holds_as_an_error_and_rolls_back_at_its_clock(
         self, stage: Stage
     ) -> None:
@@ -161,6 +162,7 @@ class TestAbort:
         assert stage.totals(load)["failed"] == 0
         assert stage.status()["phase"] == "aborted"
 
+    @pytest.mark.slow
     def test_directly_at_the_router_it_needs_no_controller_and_is_reconciled(self, stage: Stage) -> None:
         stage.model("1")
         stage.model("2")

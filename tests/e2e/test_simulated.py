@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.e2e.conftest import SERVICE, eventually
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ gates:
 """
 
 
+@pytest.mark.slow
 def test_a_recorded_shadow_is_played_through_another_policy(stage: Stage) -> None:
     stage.model("1", delay=0.005)
     stage.model("2", delay=0.005, shift=0.25)
