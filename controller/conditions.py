@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..policies.metrics import decides, deciding_places
+from ..policies.metrics import decides, deciding_places, on_labels
 from ..policies.policy import Action, Gate, Place, RolloutPolicy, Step
 from ..store.rollouts import Analysis, Outcome, RolloutRecord, Verdict
 
@@ -82,6 +82,8 @@ def unready_to_promote(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, 
         if gate.require == "no-harm":
             if verdict is None or verdict.outcome in {Outcome.FAIL, Outcome.ERROR}:
                 missing.append(_why_not(gate, verdict))
+            elif on_labels(gate) and _unlabelled(analysis, verdict):
+                missing.append(f"{verdict.gate}: no harm can have been seen before labels are mature")
             continue
         proofs += 1
         if not _passes(verdict):
@@ -129,6 +131,8 @@ def missing_to_advance(
         # Poor coverage keeps the gates on those pairs from passing by itself; a step without them goes on.
         and not (check.check == "coverage" and step.place == "canary")
         and not (check.check == "back_coverage" and step.mirror_back is None)
+        # Nor does a step without gates on labels wait for labels.
+        and not (check.check == "labels" and not _reads_labels(record, policy, step))
     ]
     missing += [
         f"{verdict.gate}: {verdict.reason}"
@@ -142,9 +146,24 @@ def missing_to_advance(
     return tuple(dict.fromkeys(missing))
 
 
+def _reads_labels(record: RolloutRecord, policy: RolloutPolicy, step: Step) -> bool:
+    """Whether a step's end rests on labels; that of the last one is the promotion, which rests on all."""
+    return any(
+        on_labels(gate) and gate.require != "nothing" and (is_last(record, policy) or decides(gate, step))
+        for gate in policy.gates
+    )
+
+
 def is_last(record: RolloutRecord, policy: RolloutPolicy) -> bool:
     """True in the policy's last step."""
     return record.step == len(policy.steps) - 1
+
+
+def _unlabelled(analysis: Analysis, verdict: Verdict) -> bool:
+    """Whether harm could not be seen yet: labels come late, however many requests there were."""
+    seen = any(check.check == "labels" for check in analysis.validity)
+    # A glance has no findings: it cannot promote, and a look in full will tell.
+    return not seen or (bool(verdict.findings) and not any(one.n_candidate for one in verdict.findings))
 
 
 def _verdict(analysis: Analysis, index: int, place: Place) -> Verdict | None:

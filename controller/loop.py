@@ -95,7 +95,7 @@ class Loop:
             self._guarded(name, stored.get(name), routes, reports, now)
         if now - self._expired >= EXPIRE_EVERY:
             self._expired = now
-            self._store.labels.expire(now, EXPIRED_AT_ONCE)
+            self._forget(now)
         self._round = time.monotonic() - began
         self.beat = time.monotonic()
 
@@ -130,6 +130,13 @@ class Loop:
             return
         self.problems.pop(name, None)
         self._renew(name, route, routes, now)
+
+    def _forget(self, now: float) -> None:
+        """Old predictions and labels of all services. What a store refuses waits for the next time."""
+        try:
+            self._store.labels.expire(now, EXPIRED_AT_ONCE)
+        except AccedeError as problem:
+            log.warning("old predictions and labels cannot be forgotten", reason=str(problem))
 
     def _introduce(self, service: ModelService | None) -> None:
         """The first route of a service the store does not know: the file's stable, alone."""
@@ -206,9 +213,9 @@ class Loop:
     def _fold(self, seen: Seen, now: float) -> None:
         """Put what has matured into the evidence, before it is looked at."""
         plan, record = seen.route.plan, seen.record
-        if not reads_labels(seen.policy) or seen.service is None or plan is None:
+        if not reads_labels(seen.policy) or plan is None:
             return
-        meaning = meaning_of(seen.policy, seen.service, plan, record.constants)
+        meaning = meaning_of(seen.policy, plan, record.constants)
         if meaning is not None:
             before = now - mature_after(seen.policy)
             fold_mature(self._store, record.service, record.id, meaning, before, now)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Conflict
+from ..policies.groups import groups_of_slice
 from ..policies.metrics import on_labels
+from ..policies.outcome import OutcomeType
 from ..policies.pair_rules import TELLING
 from ..policies.policy import RolloutPolicy
 from ..policies.protocols import PROTOCOLS
@@ -27,6 +29,8 @@ from ..store.measurement import (
 )
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
 from .cells import series_of
+from .labels.folding import meaning_of
+from .labels.size import label_bytes
 from .length import batch_of
 from .mirroring import noise_floor
 from .reference import MAX_CLASSES
@@ -77,12 +81,18 @@ def measurement_plan(
         labels=remembers(policy, service),
         label_sample=service.outcome.sample if service.outcome is not None else 1.0,
         label_keep=service.outcome.keep if service.outcome is not None else 0.0,
+        outcome=_outcome(policy, service),
     )
 
 
 def remembers(policy: RolloutPolicy, service: ModelService) -> bool:
     """Whether predictions are remembered, so that labels can be joined to them."""
     return service.outcome is not None and any(on_labels(gate) for gate in policy.gates)
+
+
+def _outcome(policy: RolloutPolicy, service: ModelService) -> OutcomeType | None:
+    remembered = service.outcome if remembers(policy, service) else None
+    return None if remembered is None else remembered.type
 
 
 def extraction_of(service: ModelService) -> Extraction | None:
@@ -168,15 +178,19 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             floor=service.mirror.noise_floor > 0.0 and (back or place == "shadow"),
             inputs=inputs_of(service),
             streams=service.protocol in TELLING,
+            outcome=_outcome(policy, service),
         )
-        size = estimated_bytes(plan)
-        if size > EVIDENCE_LIMIT:
-            gates = ", ".join(f"{gate.metric} by {gate.by}" for gate in policy.gates if gate.by is not None)
-            raise Conflict(
-                f"policy {policy.name!r} on service {service.name!r}: the evidence of a {place} step would "
-                f"take {size // 1024} KiB per router, allowed are {EVIDENCE_LIMIT // 1024}; "
-                f"drop or coarsen slices (gates by slice: {gates or 'none'})"
-            )
+        meaning = meaning_of(policy, plan, None)
+        counts = {name: len(groups_of_slice(name, service.slices)) + 1 for name in service.slices}
+        labels = 0 if meaning is None else label_bytes(plan, meaning, counts)
+        for size, whose in ((estimated_bytes(plan), "per router"), (labels, "for its labels")):
+            if size > EVIDENCE_LIMIT:
+                gates = ", ".join(f"{gate.metric} by {gate.by}" for gate in policy.gates if gate.by)
+                raise Conflict(
+                    f"policy {policy.name!r} on service {service.name!r}: the evidence of a {place} step "
+                    f"would take {size // 1024} KiB {whose}, allowed are {EVIDENCE_LIMIT // 1024}; "
+                    f"drop or coarsen slices (gates by slice: {gates or 'none'})"
+                )
 
 
 def baseline_requests(evidence: Evidence | None) -> int:

@@ -153,6 +153,10 @@ def _as_begun(route: ServiceRoute, stored: ServiceRoute) -> ServiceRoute:
             sticky=begun.sticky,
             account_after=begun.account_after,
             streams=begun.streams,
+            labels=begun.labels,
+            label_sample=begun.label_sample,
+            label_keep=begun.label_keep,
+            outcome=begun.outcome,
         )
     return msgspec.structs.replace(
         route,

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from .quantities import Duration, Fraction, Value
 
+OutcomeType = Literal["binary", "number", "label"]
+
 
 class Outcome(Value):
     """What labels that come later say of a prediction. `keep` in seconds."""
 
-    type: Literal["binary", "number", "label"] = Field(
+    type: OutcomeType = Field(
         description="binary: 1, 0, true or false; number: as the prediction; label: a text."
     )
     sample: Annotated[Fraction, Field(gt=0)] = Field(

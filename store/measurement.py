@@ -115,7 +115,8 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `streams`: the protocol tells of streams and output tokens. `tokens`: the number of output tokens that
     is y = 1, None until it is frozen. `back`, `floor`: those copies make pairs too. `ranks`: stable's
     distribution where prediction.rank is asked for, None until it is frozen. `labels`: predictions are
-    remembered (store.labels), of the share `label_sample` of requests, for `label_keep` seconds.
+    remembered (store.labels), of the share `label_sample` of requests, for `label_keep` seconds, and joined
+    to labels of the kind `outcome`.
     """
 
     rollout: str
@@ -139,11 +140,17 @@ class MeasurementPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: bool = False
     label_sample: float = 1.0
     label_keep: float = 0.0
+    outcome: Literal["binary", "number", "label"] | None = None
 
 
 def is_latency(metric: str) -> bool:
     """True of metrics that are kept as three counts over frozen thresholds."""
     return metric.startswith(("latency.", "stream.first_token."))
+
+
+def is_label_series(metric: str) -> bool:
+    """True of series that need to know what turned out to be true, which no router does."""
+    return metric.startswith("outcome.") or metric == "uncertainty.coverage"
 
 
 # A source's evidence for one service; a plan that would exceed it is refused with what to drop.
@@ -177,7 +184,7 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
     To be held against EVIDENCE_LIMIT before the plan is put into a route.
     """
     groups = {} if plan.extraction is None else {s.name: _groups(s) for s in plan.extraction.slices}
-    arms = _arms(plan)
+    arms = arms_of(plan)
     overall = ["errors", "missing", "client_disconnects", *(t.metric for t in plan.thresholds)]
     overall += ["requests"] if plan.sticky else []
     if plan.extraction is not None:
@@ -193,6 +200,8 @@ def estimated_bytes(plan: MeasurementPlan) -> int:
         for metric in overall:
             total += _bytes(plan, arm, metric)
         for metric, names in plan.sliced_metrics.items():
+            if is_label_series(metric):
+                continue  # the controller's sums, see controller.labels
             total += _bytes(plan, arm, metric) * sum(groups.get(name, 1) for name in names)
     return total
 
@@ -210,7 +219,7 @@ def extra_series(plan: MeasurementPlan) -> list[str]:
     ]
 
 
-def _arms(plan: MeasurementPlan) -> tuple[str, ...]:
+def arms_of(plan: MeasurementPlan) -> tuple[str, ...]:
     """The arms of evidence that an epoch of this plan fills."""
     pairs = ("pair", "paired_stable") if plan.back else ()
     return (*_ARMS[plan.stage], *pairs, *(("floor",) if plan.floor else ()))
@@ -237,7 +246,12 @@ def _bytes(plan: MeasurementPlan, arm: str, metric: str) -> int:
     by_cluster = paired or plan.sticky or not (own or metric in _AMOUNTS)
     lacking = _KEY + _COUNTS if own or metric == "uncertainty" else 0  # how many had none
     counted = metric in _COUNTED or (is_latency(metric) and arm != "pair")
-    return series * (_KEY + (CLUSTERS if by_cluster else 1) * (_COUNTS if counted else _SUMS)) + lacking
+    return series * series_bytes(CLUSTERS if by_cluster else 1, counted=counted) + lacking
+
+
+def series_bytes(clusters: int, *, counted: bool) -> int:
+    """About the size of one series' sums. `counted`: y is 0 or 1."""
+    return _KEY + clusters * (_COUNTS if counted else _SUMS)
 
 
 def group_names(planned: SlicePlan) -> tuple[str, ...]:

@@ -89,12 +89,12 @@ class SqliteLabels:
         """Keep those that are new until then, flushed to the disk: who sent them will not send them again."""
         counts = dict.fromkeys(LabelCounts.__struct_fields__, 0)
         with self._writing("FULL") as connection:
-            room = self._most_labels - _total(connection, service, "waiting")
+            room = self._most_labels - _total(connection, service, "labels")
             for label in labels:
                 for name in _add(connection, service, label, until, room - counts["new"]):
                     counts[name] += 1
             _count(connection, service, {f"label {name}": count for name, count in counts.items()})
-            _count(connection, service, {"waiting": counts["new"]})
+            _count(connection, service, {"labels": counts["new"]})
         return LabelCounts(**counts)
 
     def due(self, service: str, rollout: str, before: float, limit: int) -> Due:
@@ -175,7 +175,7 @@ class SqliteLabels:
             for service, *_ in buried:
                 _count(connection, service, {"stored": -1})
             for service, _ in labels:
-                _count(connection, service, {"waiting": -1})
+                _count(connection, service, {"labels": -1})
         return len(gone) + len(buried) + len(labels)
 
     def held(self, service: str) -> Held:

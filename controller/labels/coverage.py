@@ -29,6 +29,10 @@ BEYOND_CHANCE: Final = 4.5  # standard deviations; read at every look for weeks
 SELECTIVE: Final = 0.1  # labelled share of what was not selected, over that of what was
 MISFITS: Final = 0.01  # share of labels with another number of values than instances
 FEWEST: Final = 100.0
+_UNSELECTED: Final = (
+    "none was selected, or the service declares no prediction.selected, so labels of selected predictions "
+    "alone would not be noticed"
+)
 _ARMS: Final[tuple[ArmKey, ...]] = ("stable", "candidate", "pair")
 
 
@@ -51,6 +55,8 @@ def labels(
         yield Validity("labels", Outcome.INCONCLUSIVE, reason, numbers)
     elif mature >= FEWEST:
         told = f"{known:.0f} labels of {mature:.0f} mature predictions"
+        if not _counts_selected(evidence):
+            told += f"; {_UNSELECTED}"
         yield Validity("labels", Outcome.PASS, told, numbers)
 
 
@@ -75,6 +81,11 @@ def _misfits(evidence: Mapping[int, Evidence], known: float) -> str | None:
         f"{misfits:.0f} labels of {known + misfits:.0f} have another number of values than their request has "
         "instances: send a value for each"
     )
+
+
+def _counts_selected(evidence: Mapping[int, Evidence]) -> bool:
+    counted = _counts(evidence, SELECTED)
+    return isinstance(counted, Broken) or counted[0] > 0.0
 
 
 def _selective(evidence: Mapping[int, Evidence], mature: float, known: float) -> str | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import UsageError
 from ...policies.groups import OTHER, groups_of_slice
+from ...policies.outcome import OutcomeType
 from ...policies.service import ModelService, Slice
 from ...store.labels import Label, LabelCounts, request_key
 from ...store.protocol import Store
@@ -20,7 +21,6 @@ from ...store.protocol import Store
 MOST_LABELS: Final = 10_000  # of one request
 MOST_NAMED: Final = 20  # wrong labels that an error names
 
-OutcomeType = Literal["binary", "number", "label"]
 Sent = bool | float | str
 
 _BINARY: Final = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}

@@ -11,7 +11,6 @@ from typing import Final
 from ...errors import StaleWrite
 from ...policies.metrics import on_labels
 from ...policies.policy import RolloutPolicy
-from ...policies.service import ModelService
 from ...store.evidence import LABELS
 from ...store.measurement import MeasurementPlan
 from ...store.protocol import Store
@@ -33,15 +32,17 @@ def mature_after(policy: RolloutPolicy) -> float:
 
 
 def meaning_of(
-    policy: RolloutPolicy, service: ModelService, plan: MeasurementPlan, constants: FrozenConstants | None
+    policy: RolloutPolicy, plan: MeasurementPlan, constants: FrozenConstants | None
 ) -> Meaning | None:
-    """How values and labels are read; None while it is not known: before a range of numbers is frozen."""
+    """How values and labels are read, as it was when the rollout began; None where nothing is remembered.
+
+    In the baseline limits may be unknown. Then outcomes are numbers, whose one metric needs none: a service
+    with binary outcomes declares its range.
+    """
     extraction = plan.extraction
-    if service.outcome is None or extraction is None:
+    if plan.outcome is None or extraction is None:
         return None
-    limits = constants.limits if constants is not None else service.prediction.range
-    if extraction.type == "number" and limits is None:
-        return None
+    limits = constants.limits if constants is not None else plan.limits
     gates = [gate for gate in policy.gates if on_labels(gate)]
     sliced: dict[str, tuple[str, ...]] = {}
     for gate in gates:
@@ -49,7 +50,7 @@ def meaning_of(
             for series in (gate.metric, LABELLED):
                 sliced[series] = tuple(dict.fromkeys((*sliced.get(series, ()), gate.by)))
     return Meaning(
-        outcome=service.outcome.type, wanted=frozenset(gate.metric for gate in gates), limits=limits,
+        outcome=plan.outcome, wanted=frozenset(gate.metric for gate in gates), limits=limits,
         selected=extraction.selected, agree_within=extraction.agree_within, sticky=plan.sticky, sliced=sliced,
     )  # fmt: skip
 

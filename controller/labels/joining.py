@@ -43,7 +43,6 @@ CALIBRATION: Final = "outcome.calibration"
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">=": ge, ">": gt, "<=": le, "<": lt, "==": eq, "!=": ne,
 }  # fmt: skip
-_HALF: Final = 0.5
 
 T = TypeVar("T")
 Stated = tuple[float, float] | None
@@ -54,8 +53,8 @@ Term = tuple[float, float, float]  # n, sum of y, sum of y squared
 class Meaning:
     """How values and labels are read, and which series are kept.
 
-    `limits`: of numbers, which become 0..1 by them. `selected`: what a positive prediction is; without it 0.5
-    and more, where outcomes are binary. `sliced`: series -> slices it is also kept in.
+    `limits`: of numbers, which become 0..1 by them. `selected`: what a positive prediction is; without it no
+    number is known to be, so that none is right, found or flagged. `sliced`: series -> slices it is also in.
     """
 
     outcome: Literal["binary", "number", "label"]
@@ -255,12 +254,8 @@ def _error(value: float | str, outcome: float | str, meaning: Meaning) -> float 
 def _positive(value: Value, meaning: Meaning) -> bool | None:
     """Whether a value is selected; None where nothing says so."""
     rule = meaning.selected
-    if value is None:
+    if value is None or rule is None:
         return None
-    if rule is not None:
-        if isinstance(value, str) or isinstance(rule.operand, str):
-            return _COMPARE[rule.operator](str(value), str(rule.operand))
-        return _COMPARE[rule.operator](value, rule.operand)
-    if meaning.outcome != "binary" or isinstance(value, str) or meaning.limits is None:
-        return None
-    return scaled(value, meaning.limits) >= _HALF
+    if isinstance(value, str) or isinstance(rule.operand, str):
+        return _COMPARE[rule.operator](str(value), str(rule.operand))
+    return _COMPARE[rule.operator](value, rule.operand)

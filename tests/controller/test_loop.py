@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from accede.controller.acting import Acts
 from accede.controller.files import ServiceFiles
@@ -458,6 +459,28 @@ def test_a_store_that_is_gone_ends_the_round_not_the_loop(house: House) -> None:
     with pytest.raises(StoreError):
         house.loop.tick()
     assert house.loop.beat == beat
+
+
+def test_a_store_that_forgets_nothing_is_told_and_ends_no_round(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def refused(now: float, limit: int) -> int:
+        tried.append(now)
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(house.store.labels, "expire", refused)
+    house.rounds(1)
+    beat = house.loop.beat
+    with capture_logs() as logs:
+        house.rounds(100)
+    assert house.loop.beat is not None
+    assert beat is not None
+    assert house.loop.beat > beat
+    assert 2 <= len(tried) <= 4  # every ten seconds, not at every round
+    told = [one for one in logs if one["event"] == "old predictions and labels cannot be forgotten"]
+    assert [one["reason"] for one in told] == ["the disk is full"] * (len(tried) - 1)
 
 
 def test_a_look_that_is_not_stored_is_a_glance_until_something_is_due(house: House) -> None:

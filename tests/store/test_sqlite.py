@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from accede.errors import NotSupportedYet, StaleWrite, StoreError, UsageError
+from accede.store.labels import ARM, TOMBSTONES, Label, LabelCounts, Prediction, request_key
 from accede.store.open import open_store, store_path
 from accede.store.sqlite import SqliteStore
 
@@ -405,3 +406,48 @@ def test_no_password_of_an_address_is_repeated() -> None:
     with pytest.raises(NotSupportedYet) as caught:
         open_store("redis://user:hunter2@host/0")
     assert "hunter2" not in str(caught.value)
+
+
+# Bounds of what labels are joined to
+
+
+def prediction(request: str) -> Prediction:
+    return Prediction(request_key("s", request), ARM, "r1", 1, 10.0, 1000.0, 1, 0, 0, ((0.5,),))
+
+
+def label(request: str, *groups: str) -> Label:
+    return Label(request_key("s", request), (1.0,), groups)
+
+
+def test_labels_without_room_are_refused_and_counted(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        labels = store.labels
+        labels._most_labels = 2
+        given = [label(name) for name in "abc"]
+        got = labels.add_labels("s", given, 1000.0)
+        assert (got.new, got.no_room) == (2, 1)
+        again = labels.add_labels("s", [*given[:2], label("b", "sex=female")], 1000.0)
+        assert (again.new, again.duplicates, again.no_room) == (0, 2, 0)  # what is there is told apart
+        assert labels.add_labels("other", given[:1], 1000.0).no_room == 0  # each service has its own
+        assert labels.expire(1001.0, 10) == 3
+        assert labels.add_labels("s", given, 2000.0) == LabelCounts(new=2, unknown=2, no_room=1)
+        assert labels.held("s").labels.no_room == 2
+
+
+def test_predictions_without_room_are_dropped_and_counted(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        labels = store.labels
+        labels._most_predictions = 2
+        labels.publish_predictions("s", [prediction(name) for name in "abc"])
+        held = labels.held("s")
+        assert (held.predictions, held.dropped) == (2, 1)
+        assert len(labels.due("s", "r1", 100.0, 10).rows) == 2
+        labels.publish_predictions("other", [prediction("c")])
+        assert labels.held("other").dropped == 0
+        # What is forgotten gives its room back when it is no longer told apart either.
+        labels.expire(1001.0, 10)
+        labels.publish_predictions("s", [prediction("d")])
+        assert labels.held("s").dropped == 2
+        labels.expire(1001.0 + TOMBSTONES, 10)
+        labels.publish_predictions("s", [prediction("d")])
+        assert labels.held("s").predictions == 3

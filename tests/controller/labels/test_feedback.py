@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from accede.controller.labels.feedback import MOST_NAMED, OutcomeType, SentLabel, read, value_of
+from accede.controller.labels.feedback import MOST_NAMED, SentLabel, read, value_of
 from accede.errors import UsageError
+from accede.policies.outcome import OutcomeType
 from accede.policies.service import Slice
 from accede.store.labels import Label, request_key
 

@@ -16,9 +16,10 @@ from accede.controller.labels.joining import Meaning
 from accede.errors import StaleWrite
 from accede.store.evidence import Evidence, SeriesKey
 from accede.store.labels import ARM, Joined, Label, Prediction, request_key
+from accede.store.measurement import Selected
 from accede.store.sqlite import SqliteStore
 
-MEANING = Meaning("binary", frozenset({"outcome.accuracy"}), (0.0, 1.0))
+MEANING = Meaning("binary", frozenset({"outcome.accuracy"}), (0.0, 1.0), Selected(">=", 0.5))
 
 FOLDER = """
 import sys

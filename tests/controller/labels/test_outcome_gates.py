@@ -192,3 +192,12 @@ def test_harm_at_of_a_decrease() -> None:
     gate = {**ACCURACY, "harm_at": "0.5pp"}
     (cell,) = cells_of(policy(gate), CONSTANTS)
     assert limits_of(cell, CONSTANTS)[0].harm_at == pytest.approx(0.005)
+
+
+def test_without_a_selection_the_check_says_what_it_cannot_see() -> None:
+    told = {
+        chosen: mature(Scene(), 3000, chosen=chosen).check("labels", policy(ACCURACY)).reason
+        for chosen in (0.0, 1000.0)
+    }
+    assert told[0.0].endswith("labels of selected predictions alone would not be noticed")
+    assert "noticed" not in told[1000.0]
