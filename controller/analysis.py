@@ -116,7 +116,7 @@ def _verdicts(
             reading = swept.reading(position, interval=how.intervals)
         if reading is None:
             reading = _not_dead(cell, reader.read(cell), view, groups_of(cell.gate, constants))
-            reading = _with_labels(cell, reading, view)
+        reading = _with_labels(cell, reading, view)
         return _Judged(cell, reading, finding_of(cell, reading, constants, view))
 
     verdicts: list[Verdict] = []

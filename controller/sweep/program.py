@@ -25,7 +25,10 @@ Indices = NDArray[np.intp]
 Kind = Literal["server", "requests", "units"]
 
 # Series of single requests: means of values and shares of events.
-_OF_THE_REQUEST: Final = frozenset({"mean", "selected", "tokens.output", "rank", "uncertainty"})
+_OUTCOMES: Final = frozenset(
+    f"outcome.{name}" for name in ("accuracy", "recall", "false_positive_rate", "brier", "calibration")
+)
+_OF_THE_REQUEST: Final = _OUTCOMES | {"mean", "selected", "tokens.output", "rank", "uncertainty"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ def _swept(metric: str) -> bool:
     return metric in _SWEPT or metric.startswith(("class_share.", "metrics."))
 
 
-_SWEPT: Final = frozenset({*SERIES, "stream.truncated", "tokens.output"}) | {
+_SWEPT: Final = frozenset({*SERIES, *_OUTCOMES, "stream.truncated", "tokens.output"}) | {
     f"{kind}.{quantile}" for kind in ("latency", "stream.first_token") for quantile in ("p50", "p95", "p99")
 }
 

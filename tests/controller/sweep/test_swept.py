@@ -26,6 +26,9 @@ GROUPS = ("", "sex=f", "sex=m", "sex=x")
 WEIGHTS = (0.05, 0.25, 0.5)
 RATES = {"errors": 0.02, "missing": 0.004, "client_disconnects": 0.01}
 AMOUNTS = ("mean", "rank", "uncertainty", "metrics.revenue")
+SCORES = ("outcome.brier", "outcome.calibration")
+FOUND = {"outcome.accuracy": 0.85, "outcome.recall": 0.6, "outcome.false_positive_rate": 0.05}
+MATURE = (1.0, 0.3, 0.0)  # share of each epoch's requests whose labels have come
 LATENCIES = {"over": 0.05, "mid": 0.04, "far": 0.03}
 
 POLICY = RolloutPolicy.model_validate(
@@ -46,15 +49,32 @@ POLICY = RolloutPolicy.model_validate(
             {"metric": "uncertainty.mean", "by": "sex", "max_shift": "0.1sd"},
             {"metric": "metrics.revenue", "by": "sex", "max_shift": 2},
             {"metric": "metrics.clicked", "max_increase": "1pp"},
+            {
+                "metric": "outcome.accuracy", "by": "sex", "max_decrease": "2pp",
+                "labels": {"mature_after": "7d"},
+            },
+            {"metric": "outcome.recall", "max_decrease": "3pp", "labels": {"mature_after": "7d"}},
+            {
+                "metric": "outcome.false_positive_rate", "max_increase": "2pp", "require": "no-harm",
+                "labels": {"mature_after": "7d"},
+            },
+            {"metric": "outcome.brier", "by": "sex", "max_increase": 0.01, "labels": {"mature_after": "7d"}},
+            {"metric": "outcome.calibration", "max_shift": 0.02, "labels": {"mature_after": "7d"}},
         ),
     }
 )  # fmt: skip
 
 
 def constants(*, sticky: bool, classes: bool = True) -> FrozenConstants:
-    rates = {**RATES, **dict.fromkeys(AMOUNTS, 0.4), "selected": 0.3, "metrics.clicked": 0.2}
+    rates = {
+        **RATES,
+        **dict.fromkeys(AMOUNTS + SCORES, 0.4),
+        "selected": 0.3,
+        "metrics.clicked": 0.2,
+        **FOUND,
+    }
     keys = [(series, group) for series in rates for group in GROUPS]
-    spread = {s: 0.15 if s in AMOUNTS else math.sqrt(r * (1 - r)) for s, r in rates.items()}
+    spread = {s: 0.15 if s in AMOUNTS + SCORES else math.sqrt(r * (1 - r)) for s, r in rates.items()}
     return FrozenConstants(
         limits=(0.0, 1.0),
         centres={f"{s}|{g}": rates[s] for s, g in keys} | {f"bin.{k}|": 0.1 for k in range(10)},
@@ -92,6 +112,8 @@ class World:
                 for group in GROUPS:
                     size = {"": 1.0, "sex=f": 0.5, "sex=m": 0.4, "sex=x": 0.01}[group] * load * share
                     self._arm(series, arm, group, size, extra)
+                    if MATURE[k]:
+                        self._labelled(series, arm, group, size * MATURE[k], extra)
             self.evidence[k + 1] = Evidence(
                 wire=WIRE, service="s", rollout="r", epoch=k + 1, source="*", published=NOW, watermark=NOW,
                 arms={"candidate": ArmCounts(accounted=100), "stable": ArmCounts(accounted=100)},
@@ -122,8 +144,28 @@ class World:
             y = draw.binomial(n.astype(int), rate).astype(float)
             values[metric] = y, y
         for metric, (y, square) in values.items():
-            columns = [column if self.sticky else column.sum(keepdims=True) for column in (n, y, square)]
-            series[SeriesKey(arm, group, metric)] = Series(*(column.tolist() for column in columns))
+            self._put(series, SeriesKey(arm, group, metric), n, y, square)
+
+    def _labelled(
+        self, series: dict[SeriesKey, Series], arm: ArmKey, group: str, size: float, extra: float
+    ) -> None:
+        """Outcomes, of which true cases are a third. `extra` worsens them."""
+        draw = self.draw
+        for metric, rate in FOUND.items():
+            n = draw.poisson(size / (1.0 if metric == "outcome.accuracy" else 3.0), CLUSTERS).astype(float)
+            worse = extra if metric == "outcome.false_positive_rate" else -extra
+            y = draw.binomial(n.astype(int), min(1.0, max(0.0, rate + worse))).astype(float)
+            self._put(series, SeriesKey(arm, group, metric), n, y, y)
+        for metric in SCORES:
+            n = draw.poisson(size, CLUSTERS).astype(float)
+            y = np.clip(n * (0.4 + extra) + 0.15 * np.sqrt(n) * draw.standard_normal(n.size), 0.0, 0.9 * n)
+            self._put(series, SeriesKey(arm, group, metric), n, y, y * y / np.maximum(n, 1.0) + 0.0225 * n)
+
+    def _put(
+        self, series: dict[SeriesKey, Series], key: SeriesKey, *columns: np.ndarray[Any, np.dtype[np.float64]]
+    ) -> None:
+        kept = [column if self.sticky else column.sum(keepdims=True) for column in columns]
+        series[key] = Series(*(column.tolist() for column in kept))
 
     def record(self) -> RolloutRecord:
         return RolloutRecord(
