@@ -21,6 +21,7 @@ class Given(BaseModel):
     `slices`: `name=group` -> share of the traffic. `units`: users or sessions that come back, for a sticky
     service, weighted by their requests. `within_unit`: correlation of two requests of one of them.
     `burstiness`: variance of stable's error counts between time clusters over that of independent errors.
+    `labelled`: share of predictions whose label ever comes. `true_cases`: share of them that turn out true.
     `harm`: the harm to look for, as a multiple of the margin. `attempt`: how often this candidate was
     rolled out before.
     """
@@ -37,6 +38,8 @@ class Given(BaseModel):
     units: _Positive | None = None
     within_unit: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     burstiness: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] | None = None
+    labelled: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    true_cases: _Share | None = None
     harm: Annotated[float, Field(gt=1.0, le=100.0)] | None = None
     attempt: Annotated[int, Field(ge=0, le=60)] | None = None
 

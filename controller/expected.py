@@ -38,6 +38,7 @@ from .methods import (
     paired_differences,
     server_outcomes,
     unit_outcomes,
+    unit_share,
 )
 from .stats.clusters import (
     FEWEST_BATCHES,
@@ -144,6 +145,25 @@ def _units(
     return Asymptotic(got.estimate, variance, got.effective - 1.0, UNITS, got.n_c, got.n_s, expected)
 
 
+def _share(
+    epochs: Sequence[ExpectedCanary], traffic: Traffic, given: dict[str, Any]
+) -> Measured | NotComputable:
+    """The candidate's own share. Users of sticky units are spread over the clusters at random."""
+    least = given["least"]
+    independent = unit_share(epochs, least=least, sticky=False)
+    if not given["sticky"] or not isinstance(independent, Bounded):
+        return independent
+    n, share = independent.n_candidate, epochs[-1].ours.mean
+    units = traffic.units * _group_share(epochs, traffic) * max(e.weight for e in epochs)
+    effective = units * CLUSTERS / (units + CLUSTERS)
+    if effective < FEWEST_BATCHES:
+        return NotComputable(f"{effective:.1f} effective clusters, at least {FEWEST_BATCHES:g} needed")
+    if n * min(share, 1.0 - share) < FEWEST_EVENTS:
+        return replace(independent, method=FEW).counting(min(1.0, units / n))
+    variance = share * (1.0 - share) / n * (1.0 + traffic.within_unit * n / units)
+    return Asymptotic(share - least, variance, effective - 1.0, UNITS, n, n, least * n)
+
+
 def _pairs(
     epochs: Sequence[ExpectedPair], traffic: Traffic, given: dict[str, Any]
 ) -> Measured | NotComputable:
@@ -243,6 +263,7 @@ EXPECTED: Final[dict[Callable[..., Any], Callable[..., Compared | NotComputable]
     paired_groups: _paired_groups,
     server_outcomes: _server,
     unit_outcomes: _units,
+    unit_share: _share,
     paired_differences: _pairs,
     paired_agreement: _agreement,
 }

@@ -18,11 +18,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from ..policies.policy import Place
+from ..store.measurement import is_label_series
 from ..store.rollouts import FrozenConstants
 from .cells import MEANS, Cell, Limit
 from .comparison import Side, sides_of
 from .expected import EXPECTED, ExpectedCanary, ExpectedPair
 from .gaps import Compared, Gap
+from .labels.joining import CALIBRATION, INSIDE
 from .methods import Asymptotic, Bounded
 from .stats.mean import MeanStatistic
 from .stats.result import NotComputable
@@ -64,6 +66,7 @@ class ExpectedView(View):
     ) -> None:
         self._traffic = traffic
         self._spans = spans
+        self._matured = matured(spans, traffic.mature)
         self._harmed = harmed
 
     def canary(self, group: str, candidate: str, stable: str) -> list[CanaryEpoch] | Broken:
@@ -72,8 +75,9 @@ class ExpectedView(View):
         ours = self._ours(candidate, self._traffic.moments(candidate, group))
         centre = self._traffic.moments(candidate, group).mean
         epochs: list[CanaryEpoch] = []
-        for start, span in self._of("canary"):
-            n = span.requests * self._traffic.share(group)
+        carrying = self._traffic.share(group) * self._traffic.carrying(candidate)
+        for start, span in self._of("canary", candidate):
+            n = span.requests * carrying
             n_c, n_s = n * span.weight, n * (1.0 - span.weight)
             epochs.append(
                 ExpectedCanary(
@@ -88,14 +92,17 @@ class ExpectedView(View):
         theirs = self._traffic.moments(series, group)
         ours = self._ours(series, theirs)
         correlation = self._traffic.correlation if series in MEANS or series.startswith("metrics.") else 0.0
-        if series == "selected" or series.startswith("bin."):
+        if series == "selected" or series.startswith(("bin.", "outcome.")):
             correlation = self._traffic.correlation
+        if series == CALIBRATION:  # of a pair it is the difference of both predictions, whatever is true
+            ours, theirs = _predicted(ours, self._traffic), _predicted(theirs, self._traffic)
         difference = _difference(ours, theirs, correlation)
         epochs: list[PairEpoch] = []
-        for start, span in self._of(place):
+        carrying = self._traffic.share(group) * self._traffic.carrying(series)
+        for start, span in self._of(place, series):
             share = span.mirrored if place == "shadow" else span.mirror_back * span.weight
-            n = span.requests * self._traffic.share(group) * share
-            share_of = series in {"agreement", "explanation"}
+            n = span.requests * carrying * share
+            share_of = series in {"agreement", "explanation", INSIDE}
             pair = _sums(n, ours if share_of else difference)
             base = None if share_of else _sums(n, theirs)
             epochs.append(
@@ -124,10 +131,10 @@ class ExpectedView(View):
             return pairs if isinstance(pairs, Broken) else Broken("")
         return [PairGroupsEpoch(a.step, a, b) for a, b in zip(pairs, others, strict=True)]
 
-    def _of(self, place: Place) -> Sequence[tuple[float, Span]]:
+    def _of(self, place: Place, series: str) -> Sequence[tuple[float, Span]]:
         found: list[tuple[float, Span]] = []
         start = 0.0
-        for span in self._spans:
+        for span in self._matured if is_label_series(series) else self._spans:
             if span.place == place and span.requests > 0.0:
                 found.append((start, span))
             start += span.seconds
@@ -135,6 +142,17 @@ class ExpectedView(View):
 
     def _ours(self, series: str, same: Moments) -> Moments:
         return same if self._harmed is None else self._harmed(series, same)
+
+
+def matured(spans: Sequence[Span], age: float) -> tuple[Span, ...]:
+    """The spans without what is younger than `age` seconds at their end."""
+    kept: list[Span] = []
+    for span in reversed(spans):
+        young = min(age, span.seconds)
+        age -= young
+        left = span.seconds - young
+        kept.append(replace(span, seconds=left, requests=span.requests * left / max(span.seconds, 1e-12)))
+    return tuple(reversed(kept))
 
 
 def forecast_sides(
@@ -173,6 +191,12 @@ def _expected(
     if isinstance(got, Asymptotic | Gap):
         return replace(got, estimate=got.estimate + luck * sqrt(got.variance))
     return got
+
+
+def _predicted(y: Moments, traffic: Traffic) -> Moments:
+    """Of a prediction, from (1 + p - o) / 2: without the outcome, which varies as much or more."""
+    known = traffic.constants.deviations.get("mean|")
+    return Moments(y.mean, 4.0 * y.variance if known is None else known * known)
 
 
 def _difference(ours: Moments, theirs: Moments, correlation: float) -> Moments:

@@ -14,8 +14,10 @@ import msgspec
 
 from ..errors import UsageError
 from ..policies.groups import groups_of_slice
+from ..policies.label_rules import matures_after
 from ..policies.metrics import with_default_margins
 from ..policies.policy import RolloutPolicy
+from ..policies.quantities import written_duration
 from ..policies.service import ModelService
 from ..store.evidence import Evidence
 from ..store.measurement import is_latency
@@ -23,7 +25,9 @@ from ..store.rollouts import EpochRecord, FrozenConstants
 from .assumed import Fact, Given, Source
 from .cells import quantile_of, series_of
 from .freeze import epoch_constants, freeze, references_of, shared_slices
+from .labels.joining import INSIDE
 from .length import batch_of
+from .reference import Values
 from .traffic import Traffic, histogram_tail
 
 # Assumptions about a service that nobody has measured. They are printed with every plan that uses them.
@@ -38,7 +42,13 @@ UNITS: Final = 10_000.0
 WITHIN_UNIT: Final = 0.1
 BURSTS: Final = 1.0
 HARM: Final = 2.0
+LABELLED: Final = 0.9  # of the predictions that are remembered
+TRUE_CASES: Final = 0.1
+FOUND: Final = {"outcome.accuracy": 0.9, "outcome.recall": 0.7, "outcome.false_positive_rate": 0.05}
+ERRORS_OF: Final = {"outcome.brier": (0.08, 0.15), "outcome.calibration": (0.5, 0.15)}  # mean and sd of y
+COVERAGE: Final = 0.95  # of stated intervals
 _MEDIAN_LATENCY: Final = 0.05
+_OF_CASES: Final = frozenset({"outcome.recall", "outcome.false_positive_rate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +97,12 @@ class _Made:
             self._choose("agreement of pairs", self.given.agreement, None, AGREEMENT)
             self._choose("correlation of pairs", self.given.correlation, None, CORRELATION)
         units, within = self._units(constants)
+        mature, labelled, true_cases = self._labels()
         return Traffic(
             constants, rate, batch_of(self.policy, constants), tuple(self.facts), thresholds, tails,
             agreement, correlation, bursts, units, within, self.given.harm or HARM, self.given.attempt or 0,
             mirrors=self.service.side_effects in {"none", "shadow-aware"},
+            mature=mature, labelled=labelled, true_cases=true_cases,
         )  # fmt: skip
 
     def _rate(self) -> float:
@@ -132,7 +144,7 @@ class _Made:
         if not numeric:
             bins = {f"bin.{k}": 0.99 / len(classes) for k in range(len(classes))} | {"bin.other": 0.01}
         rates = {"errors": ERRORS, "client_disconnects": ERRORS, "stream.truncated": ERRORS, "missing": RARE,
-                 "selected": SELECTED, **bins}  # fmt: skip
+                 "selected": SELECTED, **FOUND, **bins}  # fmt: skip
         owned = [gate.metric for gate in gates if gate.metric.startswith("metrics.")]
         spans = {
             f"metrics.{name}": own.range[1] - own.range[0]
@@ -150,6 +162,8 @@ class _Made:
                 )
             for series in ("mean", "tokens.output", "uncertainty", *(own for own in owned if own in spans)):
                 centres[f"{series}|{group}"], deviations[f"{series}|{group}"] = 0.5, SPREAD
+            for series, (mean, sd) in ERRORS_OF.items():
+                centres[f"{series}|{group}"], deviations[f"{series}|{group}"] = mean, sd
         latencies = {gate.metric for gate in gates if is_latency(gate.metric)}
         return FrozenConstants(
             limits=self.service.prediction.range or (0.0, 1.0), centres=centres, deviations=deviations,
@@ -184,6 +198,16 @@ class _Made:
             if series in wanted:
                 shown = centres.get(f"{series}|", 0.0)
                 self._fact(name, f"{shown:.3%}", "given" if rate is not None else source)
+        for series in sorted(wanted.intersection({*FOUND, *ERRORS_OF, INSIDE})):
+            if series == INSIDE:  # nothing of it is known before a label has come
+                sd = sqrt(COVERAGE * (1.0 - COVERAGE))
+                for key in (f"{INSIDE}|", *(f"{INSIDE}|{group}" for group in constants.groups)):
+                    centres[key], deviations[key] = COVERAGE, sd
+            self._fact(
+                f"{series}, {'of stated intervals' if series == INSIDE else 'of stable'}",
+                f"{centres.get(f'{series}|', 0.5):.3g}, sd {deviations.get(f'{series}|', 0.5):.3g}",
+                "assumed" if series == INSIDE else source,
+            )
         if "mean" in wanted:
             low, high = constants.limits or (0.0, 1.0)
             if self.given.sd is not None:
@@ -221,6 +245,26 @@ class _Made:
         units = self._choose("users or sessions that come back", self.given.units, None, UNITS)
         within = self._choose("correlation within one of them", self.given.within_unit, None, WITHIN_UNIT)
         return units, within
+
+    def _labels(self) -> tuple[float, float, float]:
+        """Age at which labels count, share of requests that get one, share of those that are true cases."""
+        mature, outcome = matures_after(self.policy), self.service.outcome
+        if mature is None or outcome is None:
+            return 0.0, 1.0, 0.5
+        self._fact("labels count after", written_duration(mature), "given")
+        labelled = self._choose("predictions that get a label", self.given.labelled, None, LABELLED)
+        true_cases = 0.5
+        if any(gate.metric in _OF_CASES for gate in self.policy.gates):
+            true_cases = self._choose("true cases", self.given.true_cases, self._predicted(), TRUE_CASES)
+        return mature, labelled * outcome.sample, true_cases
+
+    def _predicted(self) -> float | None:
+        """Mean of stable's probabilities, which is the share of true cases if it is calibrated."""
+        values = None if self.measured is None else Values.of(self.measured.evidence)
+        if values is None or not values.total:
+            return None
+        mean = sum(v * n for v, n in zip(values.value, values.count, strict=True)) / values.total
+        return mean if 0.0 < mean < 1.0 else None
 
     def _choose(self, name: str, given: float | None, measured: float | None, assumed: float) -> float:
         value, source = next(

@@ -8,6 +8,7 @@ from math import inf, isfinite
 
 from ..policies.metrics import decides, with_default_margins
 from ..policies.policy import Gate, RolloutPolicy, Step
+from ..policies.quantities import written_duration
 from .cells import Cell
 from .forecast import Span
 from .planned import GatePlan, GateStep, Harm, Needed, Plan, StepPlan
@@ -97,8 +98,11 @@ def _timeline(
             if answer is None:
                 continue
             answers[index, number] = answer
-            if required(policy, gate, number) and answer[0].seconds > length:
-                length, by = answer[0].seconds, _name(gate)
+            wait = _label_wait(policy, gate, number, spans)
+            if required(policy, gate, number):
+                wait = answer[0].seconds
+            if wait > length:
+                length, by = wait, _name(gate)
         lengths.append(length)
         held.append(by)
         # What never ends by itself ends at its limit, and the steps after it see that much evidence.
@@ -106,6 +110,15 @@ def _timeline(
         spans.append(span_of(step, number, rate, lasted))
         left = max(FIRST, left - lasted)
     return _Timeline(tuple(spans), tuple(lengths), tuple(held), answers, tuple(limits))
+
+
+def _label_wait(policy: RolloutPolicy, gate: Gate, number: int, before: Sequence[Span]) -> float:
+    """Seconds for which promotion waits until a gate that only watches for harm has seen a label."""
+    if gate.require != "no-harm" or gate.labels is None or number < len(policy.steps) - 1:
+        return 0.0
+    place = policy.steps[number].place
+    started = next((at for at, span in enumerate(before) if span.place == place), len(before))
+    return gate.labels.mature_after - sum(span.seconds for span in before[started:])
 
 
 def _gate_steps(
@@ -133,6 +146,8 @@ def _gate_steps(
             )
             if answer.seconds > limit:
                 problem = answer.reading.reason or "the margin is too narrow for so few requests"
+                if gate.labels is not None and not answer.reading.method:
+                    problem += f"; labels count after {written_duration(gate.labels.mature_after)}"
                 if needed:
                     advice = advise(planner, gate, index, step, number, median.spans[:number], limit)
         found.append(

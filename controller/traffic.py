@@ -14,7 +14,7 @@ from typing import Final
 from scipy.special import ndtri
 
 from ..store.histogram import GAMMA
-from ..store.measurement import is_latency
+from ..store.measurement import is_label_series, is_latency
 from ..store.rollouts import FrozenConstants
 from .assumed import Fact
 from .cells import quantile_of
@@ -52,7 +52,8 @@ class Traffic:
     a log-normal where none was measured. `thresholds`: latency metric -> over, mid, far bins. `agreement`:
     share of pairs that agree. `correlation`: of both numeric answers to one request. `bursts`, `units`,
     `within_unit`, `harm`, `attempt`: see `Given`. `batch`: seconds of a time cluster. `mirrors`: whether
-    the service allows copies of its requests.
+    the service allows copies of its requests. `mature`: seconds after which labels count. `labelled`: share
+    of requests whose prediction is remembered and whose label comes. `true_cases`: of those, the true ones.
     """
 
     constants: FrozenConstants
@@ -69,6 +70,16 @@ class Traffic:
     harm: float = 2.0
     attempt: int = 0
     mirrors: bool = True
+    mature: float = 0.0
+    labelled: float = 1.0
+    true_cases: float = 0.5
+
+    def carrying(self, series: str) -> float:
+        """Share of requests that have a series."""
+        if not is_label_series(series):
+            return 1.0
+        cases = {"outcome.recall": self.true_cases, "outcome.false_positive_rate": 1.0 - self.true_cases}
+        return self.labelled * cases.get(series, 1.0)
 
     def share(self, group: str) -> float:
         """Of all requests, those of a group; 1 for all."""
