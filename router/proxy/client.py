@@ -18,7 +18,6 @@ from .tunnel import Tunnel
 if TYPE_CHECKING:
     from .answering import Answering
     from .datapath import DataPath
-    from .entrance import Handshake
     from .upstream import Upstream
 
 _PIPELINE: Final = 64 * 1024  # bytes read ahead of the request being answered
@@ -34,7 +33,7 @@ class Client:
 
     __slots__ = (
         "_buffer", "_chunks", "_exchange", "_head_open", "_left", "_lingering", "_path", "_peer", "_reading",
-        "_since", "_transport", "blocked", "close_after", "expecting", "handshake", "upload_held",
+        "_since", "_transport", "blocked", "close_after", "expecting", "upload_held",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -50,7 +49,6 @@ class Client:
         self._lingering = False
         self._peer: Peer | None = None
         self._reading = True
-        self.handshake: Handshake | None = None
         self.blocked = False
         self.expecting = False
         self.upload_held = False
@@ -58,10 +56,11 @@ class Client:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
-        self.handshake = None
         self._transport = cast("asyncio.Transport", transport)
         self._since = monotonic()
-        self._path.clients.add(self)
+        path = self._path
+        path.clients.add(self)
+        path.shaking.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
@@ -387,6 +386,9 @@ class Client:
             self._advance()
         if not self._reading:
             self._read()
+
+    def eof_received(self) -> None:
+        """Part of asyncio.Protocol: who sends nothing more is gone, and the transport closes itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
         """Part of asyncio.Protocol."""

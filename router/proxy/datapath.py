@@ -20,6 +20,8 @@ from .reach import Upstreams
 from .table import RouteTable
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from .client import Client
     from .exchange import Exchange
     from .retrying import Discarded
@@ -59,7 +61,7 @@ class DataPath:
     addresses are left out, `tell` takes lines of the log. `number`: of
     the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`:
     bytes of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody
-    wants any more.
+    wants any more. `shaking`: clients in their TLS handshake, since when and on what, the oldest first.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class DataPath:
         self.held_bytes = self.captured = 0
         self.discarded: set[Discarded] = set()
         self.clients: set[Client | Tunnel] = set()
-        self.handshakes = 0  # clients whose TLS handshake is open
+        self.shaking: dict[Client, tuple[float, socket]] = {}
         self.draining = False
         self._flushing = False
         self.offset = time() - monotonic()

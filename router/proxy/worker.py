@@ -110,7 +110,7 @@ class Worker:
         gc.set_threshold(50_000, 20, 50)
         while not self._stopping.is_set():
             self._path.tick()
-            await entrance.look(monotonic())
+            entrance.look(monotonic())
             await _at_most(self._stopping, TICK)
         entrance.close()
         await self._drained()

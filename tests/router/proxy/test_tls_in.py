@@ -208,32 +208,6 @@ def test_plain_http_and_noise_on_the_tls_port_are_closed_in_silence(
     assert serial(worker.port, authority)  # and the fixture sees that nothing was logged
 
 
-def test_a_handshake_that_does_not_come_is_cut(
-    start_worker: Worker, stable: UpstreamProcess, authority: Authority
-) -> None:
-    worker = start_worker(Placed(route(stable.url), 0), tls=authority.issue(), head_timeout=0.5)
-    clients = [Connection(worker.port) for _ in range(30)]
-    for client in clients[:15]:
-        client.send(b"\x16\x03\x01")
-    for client in clients:
-        assert client.ended()
-        client.close()
-    assert serial(worker.port, authority)
-
-
-def test_many_open_handshakes_make_newcomers_wait_and_then_they_are_served(
-    start_worker: Worker, stable: UpstreamProcess, authority: Authority
-) -> None:
-    worker = start_worker(Placed(route(stable.url), 0), tls=authority.issue(), head_timeout=2.0)
-    silent = [Connection(worker.port) for _ in range(700)]
-    for client in silent[:600]:
-        client.close()
-    assert serial(worker.port, authority)
-    for client in silent[600:]:
-        assert client.ended()
-        client.close()
-
-
 def test_an_idle_connection_takes_a_bounded_amount_of_memory(
     start_worker: Worker, stable: UpstreamProcess, authority: Authority
 ) -> None:
