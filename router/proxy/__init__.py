@@ -2,7 +2,8 @@
 
 A request passes these rooms, in this order:
 
-the process     worker, entrance (listening sockets), handshakes, descriptors, datapath (shared state and the one clock)
+the process     worker, entrance (listening sockets), handshakes, descriptors,
+                datapath (shared state and the one clock)
 the client      client, heads, chunks (framing), tls, tunnel (after an upgrade), answers (our own)
 the table       table, matching, served (a route compiled), targets (what predicts), forwarding (headers)
 the assignment  assignment, units, holding (while the body decides), rewriting, lengths
