@@ -4,6 +4,8 @@
     ├── UsageError                 the call itself is wrong (exit 2)
     ├── FileError                  a file a user wrote is wrong; carries every Problem of the file
     ├── NotSupportedYet            a documented feature that this version does not have
+    ├── Unauthorized               no valid token was shown to the API
+    ├── Forbidden                  the token's role does not allow the act
     ├── NotFound                   no such service, rollout or version
     ├── Conflict                   the state does not allow the act (a second start, a finished rollout)
     ├── StoreError                 the store cannot be read or written
@@ -63,6 +65,14 @@ class NotSupportedYet(AccedeError):
     """A feature of the written language that this version does not have."""
 
     exit_code = 2
+
+
+class Unauthorized(AccedeError):
+    """No valid token was shown."""
+
+
+class Forbidden(AccedeError):
+    """The role of the token that was shown does not allow the act."""
 
 
 class NotFound(AccedeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -47,8 +49,14 @@ class Client:
         if url.scheme not in {"http", "https"} or not url.host:
             raise UsageError(f"--api {address!r} is no address; write http://host:port")
         limits = httpx.Timeout(timeout, connect=min(_CONNECT, timeout))
+        token, authorities = os.environ.get("ACCEDE_TOKEN", "").strip(), os.environ.get("ACCEDE_API_CA", "")
+        if not token.isascii() or not token.isprintable():
+            raise UsageError("ACCEDE_TOKEN has characters that no token has; copy it again")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         # Proxies of the environment are for the world outside; a controller is named by its own address.
-        self._http = httpx.Client(base_url=url, timeout=limits, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url, timeout=limits, trust_env=False, headers=headers, verify=_verifying(authorities)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +139,12 @@ class Client:
     ) -> T:
         try:
             answer = self._http.request(method, path, json=body, params=query)
-        except httpx.ConnectError:
+        except httpx.ConnectError as problem:
+            if "CERTIFICATE" in str(problem):
+                raise Unreachable(
+                    f"the certificate of {self.address} cannot be verified: {problem}; "
+                    "ACCEDE_API_CA names the authorities to trust"
+                ) from None
             raise Unreachable(
                 f"no controller at {self.address}: start one with `accede serve`, or name another with --api"
             ) from None
@@ -152,6 +165,17 @@ class Client:
                 f"what answers at {self.address} is no controller of this version (HTTP {answer.status_code})"
             ) from None
         raise Refused(failure.message, failure.exit_code)
+
+
+def _verifying(authorities: str) -> ssl.SSLContext | bool:
+    """How an https address is verified. Raises UsageError."""
+    if not authorities:
+        return True
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError as problem:  # ssl.SSLError is one
+        reason = problem.strerror or "no certificate in it"
+        raise UsageError(f"ACCEDE_API_CA names {authorities!r}: {reason}") from None
 
 
 def _path(service: str) -> str:

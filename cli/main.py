@@ -17,7 +17,7 @@ import typer
 
 from .. import __version__
 from ..errors import AccedeError
-from . import demonstration, feedback, files, initial, outcomes, planes, planning, rollouts, serving
+from . import demonstration, feedback, files, initial, outcomes, planes, planning, rollouts, serving, tokens
 from .check import verb as checking
 from .processes import Stopped, die_with_parent
 from .simulate import verb as simulating
@@ -41,6 +41,7 @@ for group in (
     rollouts,
     outcomes,
     feedback,
+    tokens,
 ):
     group.add_to(app)
 

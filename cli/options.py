@@ -28,7 +28,14 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", envvar="ACCEDE_OUTPUT", help="How the result is printed.")
 ]
 Api = Annotated[
-    str, typer.Option("--api", envvar="ACCEDE_API", help="Address of the controller's API.", metavar="URL")
+    str,
+    typer.Option(
+        "--api",
+        envvar="ACCEDE_API",
+        help="Address of the controller's API. ACCEDE_TOKEN is the token it asks for, ACCEDE_API_CA a PEM "
+        "file of the authorities its certificate is from.",
+        metavar="URL",
+    ),
 ]
 Timeout = Annotated[
     float,
@@ -83,6 +90,27 @@ ApiHost = Annotated[
 ApiPort = Annotated[
     int,
     typer.Option("--api-port", envvar="ACCEDE_API_PORT", min=1, max=65535, help="Port the API listens on."),
+]
+ApiTokens = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens",
+        envvar="ACCEDE_TOKENS",
+        help="File that says who may call the API; read again when it changes. Default: everybody on this "
+        "machine, and nobody else.",
+    ),
+]
+ApiTlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-tls-cert",
+        envvar="ACCEDE_API_TLS_CERT",
+        help="PEM file of the API's certificate and its chain. Default: plain HTTP.",
+    ),
+]
+ApiTlsKey = Annotated[
+    Path | None,
+    typer.Option("--api-tls-key", envvar="ACCEDE_API_TLS_KEY", help="PEM file of its private key."),
 ]
 Workers = Annotated[
     int,
@@ -142,6 +170,13 @@ def tls_files(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tl
     return TlsFiles(
         str(cert.absolute()), str(key.absolute()), None if client_ca is None else str(client_ca.absolute())
     )
+
+
+def api_tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Certificate and key of the API; None without. Raises UsageError: half a pair."""
+    if (cert is None) != (key is None):
+        raise UsageError("--api-tls-cert and --api-tls-key belong together: give both or neither")
+    return None if cert is None or key is None else (cert, key)
 
 
 def actor_or_login(actor: str) -> str:

@@ -10,6 +10,9 @@ import typer
 from .options import (
     ApiHost,
     ApiPort,
+    ApiTlsCert,
+    ApiTlsKey,
+    ApiTokens,
     Data,
     Drain,
     Host,
@@ -19,6 +22,7 @@ from .options import (
     TlsClientCa,
     TlsKey,
     Workers,
+    api_tls,
     tls_files,
 )
 
@@ -70,9 +74,16 @@ def controller(
     data: Data = Path("accede-data"),
     api_host: ApiHost = "127.0.0.1",
     api_port: ApiPort = 9090,
+    tokens: ApiTokens = None,
+    api_tls_cert: ApiTlsCert = None,
+    api_tls_key: ApiTlsKey = None,
 ) -> None:
     """Run the controller: it judges the evidence, decides, and serves the API."""
     from ..controller.process import ControllerConfig, run_controller
 
-    code = run_controller(ControllerConfig(data=data, services=services, host=api_host, port=api_port))
+    config = ControllerConfig(
+        data=data, services=services, host=api_host, port=api_port, tokens=tokens,
+        tls=api_tls(api_tls_cert, api_tls_key),
+    )  # fmt: skip
+    code = run_controller(config)
     raise typer.Exit(code)

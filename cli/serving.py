@@ -12,6 +12,9 @@ import typer
 from .options import (
     ApiHost,
     ApiPort,
+    ApiTlsCert,
+    ApiTlsKey,
+    ApiTokens,
     Data,
     Drain,
     Host,
@@ -22,6 +25,7 @@ from .options import (
     TlsClientCa,
     TlsKey,
     Workers,
+    api_tls,
     tls_files,
 )
 
@@ -51,6 +55,9 @@ def serve(  # noqa: PLR0917 - one parameter per flag
     tls_key: TlsKey = None,
     tls_client_ca: TlsClientCa = None,
     max_connections: MaxConnections = 8192,
+    tokens: ApiTokens = None,
+    api_tls_cert: ApiTlsCert = None,
+    api_tls_key: ApiTlsKey = None,
 ) -> None:
     """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
     from ..router.proxy.tls import Pem, server_context
@@ -61,6 +68,7 @@ def serve(  # noqa: PLR0917 - one parameter per flag
     tls = tls_files(tls_cert, tls_key, tls_client_ca)
     scheme = "http" if tls is None else "https"
     _check(services, data, (host, port, "--port"), (api_host, api_port, "--api-port"))
+    api, api_scheme = _api_flags(tokens, api_tls(api_tls_cert, api_tls_key))
     accede = [sys.executable, "-m", "accede"]
     if tls is not None:
         server_context(Pem.read(tls), tls)
@@ -68,9 +76,9 @@ def serve(  # noqa: PLR0917 - one parameter per flag
         "controller",
         [
             *accede, "controller", "--services", str(services), "--data", str(data),
-            "--api-host", api_host, "--api-port", str(api_port),
+            "--api-host", api_host, "--api-port", str(api_port), *api,
         ],
-        lambda: _answers(api_host, api_port, "/readyz"),
+        lambda: _answers(f"{api_scheme}://{_reachable(api_host)}:{api_port}/readyz"),
     )  # fmt: skip
     router = Plane(
         "proxy",
@@ -83,7 +91,7 @@ def serve(  # noqa: PLR0917 - one parameter per flag
     )  # fmt: skip
 
     def ready() -> None:
-        say(f"ready: controller at http://{_reachable(api_host)}:{api_port}")
+        say(f"ready: controller at {api_scheme}://{_reachable(api_host)}:{api_port}")
         say(f"ready: proxy at {scheme}://{_reachable(host)}:{port} ({workers} worker{'s' * (workers > 1)})")
 
     try:
@@ -102,6 +110,15 @@ def _flags(tls: TlsFiles | None) -> list[str]:
         return []
     authorities = [] if tls.client_ca is None else ["--tls-client-ca", tls.client_ca]
     return ["--tls-cert", tls.certificate, "--tls-key", tls.key, *authorities]
+
+
+def _api_flags(tokens: Path | None, tls: tuple[Path, Path] | None) -> tuple[list[str], str]:
+    """What says the same to `accede controller`, and the scheme of its API."""
+    named = [] if tokens is None else ["--tokens", str(tokens.absolute())]
+    if tls is None:
+        return named, "http"
+    certificate, key = (str(path.absolute()) for path in tls)
+    return [*named, "--api-tls-cert", certificate, "--api-tls-key", key], "https"
 
 
 def _check(services: Path, data: Path, *addresses: tuple[str, int, str]) -> None:
@@ -165,11 +182,12 @@ def _routes(data: Path, host: str, port: int) -> bool:
         return False
 
 
-def _answers(host: str, port: int, path: str) -> bool:
+def _answers(url: str) -> bool:
     import httpx
 
     try:
-        answer: Any = httpx.get(f"http://{_reachable(host)}:{port}{path}", timeout=1.0, trust_env=False)
+        # Our own child on this machine, whose certificate is for the name that others know it by.
+        answer: Any = httpx.get(url, timeout=1.0, trust_env=False, verify=False)  # noqa: S501
     except httpx.HTTPError:
         return False
     return bool(answer.status_code == httpx.codes.OK)

@@ -94,13 +94,17 @@ class Acts:
 
         return _retrying(write)
 
-    def promote(self, service: str, actor: str, reason: str = "", *, full: bool = False) -> RolloutRecord:
-        """To the next step, or to the end."""
+    def promote(
+        self, service: str, actor: str, reason: str = "", *, full: bool = False, may_override: bool = True
+    ) -> RolloutRecord:
+        """To the next step, or to the end. Raises Forbidden as `operations.promote` does."""
 
         def write() -> RolloutRecord:
             seen = self._looked(service)
             now, freeze = self._clock(), self._engine.freeze_epoch
-            return self._written(operations.promote(seen, actor, reason, now, freeze, full=full))
+            return self._written(
+                operations.promote(seen, actor, reason, now, freeze, full=full, may_override=may_override)
+            )
 
         return _retrying(write)
 

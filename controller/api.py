@@ -1,15 +1,14 @@
 """The HTTP API under /api/v1: everything the command does, for the command and for everything else.
 
 Acts go straight through to the store, not through the loop, so an abort is written when it is answered.
-Errors are `{"error": {"kind", "message", "exit_code"}}`. Without tokens it listens on loopback only, and
-answers only requests that name a loopback host and send JSON: a page in a browser can do neither.
+Errors are `{"error": {"kind", "message", "exit_code"}}`. Who may call what is in `access`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -27,21 +26,24 @@ from ..errors import (
     AccedeError,
     Conflict,
     FileError,
+    Forbidden,
     NotFound,
     NotSupportedYet,
     StaleWrite,
     StoreError,
+    Unauthorized,
     UsageError,
 )
 from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
+from .access import Access, LoopbackOnly, may, require
 from .acting import Acts
 from .explain import explain
 from .files import ServiceFiles
 from .labels.feedback import FeedbackRequest, take
 from .loop import Loop
 from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
-from .openapi import document
+from .openapi import Operation, document
 from .performing import merged
 from .plan_service import plan_service
 from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
@@ -50,7 +52,6 @@ from .views import decision_lines, rollout_line, rollout_view, service_view
 MAX_BODY: Final = 2**20  # bytes; a policy of any sense is a hundredth of it
 ALIVE_WITHIN: Final = 5.0  # seconds since the loop's last round
 _AUDIT_LIMIT: Final = 10_000
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger("accede.controller")
@@ -65,6 +66,7 @@ class Desk:
     acts: Acts
     loop: Loop
     clock: Callable[[], float] = time.time
+    access: Access = field(default_factory=LoopbackOnly)
 
 
 def application(desk: Desk) -> Starlette:
@@ -87,15 +89,19 @@ def application(desk: Desk) -> Starlette:
         "GET /readyz": endpoints.readyz,
     }
     routes = [
-        Route(one.path, _guarded(by_operation[f"{one.method} {one.path}"]), methods=[one.method])
+        Route(
+            one.path, _guarded(desk.access, one, by_operation[f"{one.method} {one.path}"]),
+            methods=[one.method],
+        )
         for one in OPERATIONS
-    ]
+    ]  # fmt: skip
     described = msgspec.json.encode(document(OPERATIONS, Failed, __version__))
 
     async def openapi(_: Request) -> Response:
         return Response(described, media_type="application/json")
 
-    routes.append(Route("/openapi.json", _guarded(openapi), methods=["GET"]))
+    shown = Operation("GET", "/openapi.json", "This list", None, role=None)
+    routes.append(Route(shown.path, _guarded(desk.access, shown, openapi), methods=["GET"]))
     return Starlette(routes=routes, exception_handlers={HTTPException: _not_ours})
 
 
@@ -118,7 +124,7 @@ class _Endpoints:
             self._desk.acts.start,
             request.path_params["service"],
             body.candidate,
-            body.actor,
+            _actor(request, body),
             policy=body.policy,
             policy_text=body.policy_text,
             policy_file=body.policy_file,
@@ -143,8 +149,9 @@ class _Endpoints:
         body = await _body(request, PromoteRequest)
         service = request.path_params["service"]
         record = await run_in_threadpool(
-            self._desk.acts.promote, service, body.actor, body.reason, full=body.full
-        )
+            self._desk.acts.promote, service, _actor(request, body), body.reason,
+            full=body.full, may_override=may(request.state.caller, "approver"),
+        )  # fmt: skip
         return _answer(await run_in_threadpool(self._view, record))
 
     async def plan(self, request: Request) -> Response:
@@ -187,7 +194,9 @@ class _Endpoints:
 
     async def _act(self, request: Request, act: Callable[[str, str, str], RolloutRecord]) -> Response:
         body = await _body(request, ActRequest)
-        record = await run_in_threadpool(act, request.path_params["service"], body.actor, body.reason)
+        record = await run_in_threadpool(
+            act, request.path_params["service"], _actor(request, body), body.reason
+        )
         return _answer(await run_in_threadpool(self._view, record))
 
     def _record(self, request: Request) -> RolloutRecord:
@@ -227,13 +236,13 @@ class _Endpoints:
 
 
 def _guarded(
-    endpoint: Callable[[Request], Awaitable[Response]],
+    access: Access, operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Refuse what a browser could be tricked into, and turn every error into its body."""
+    """Refuse who may not call it, and turn every error into its body."""
 
     async def answer(request: Request) -> Response:
         try:
-            _refuse_foreign(request)
+            _admit(access, operation, request)
             return await endpoint(request)
         except AccedeError as problem:
             return _failure(type(problem).__name__, str(problem), problem.exit_code, _http_code(problem))
@@ -253,15 +262,26 @@ async def _not_ours(request: Request, problem: Exception) -> Response:
     return _failure("NotFound", f"{request.method} {request.url.path}: {what}; see /openapi.json", 1, code)
 
 
-def _refuse_foreign(request: Request) -> None:
-    host = request.headers.get("host", "")
-    name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
-    if name not in _LOOPBACK:
-        raise UsageError("this API answers requests to a loopback address only; use http://127.0.0.1")
+def _admit(access: Access, operation: Operation, request: Request) -> None:
+    """Find out who asks, and refuse who may not."""
+    request.state.caller = None
+    if operation.role is not None or isinstance(access, LoopbackOnly):
+        caller = access.caller(request.headers.get("host", ""), request.headers.get("authorization"))
+        if operation.role is not None:
+            require(caller, operation.role)
+        request.state.caller = caller
     if request.method == "POST":
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise UsageError("the body must be JSON; send content-type: application/json")
+
+
+def _actor(request: Request, body: ActRequest) -> str:
+    """Who acts: whoever the token was given to, else who the request names."""
+    caller = request.state.caller
+    if caller is None and not body.actor:
+        raise UsageError("the request is wrong: actor: say who acts")
+    return body.actor if caller is None else str(caller.name)
 
 
 async def _body(request: Request, model: type[Body]) -> Body:
@@ -295,7 +315,10 @@ def _answer(value: Any, code: int = 200) -> Response:
 
 
 def _failure(kind: str, message: str, exit_code: int, code: int) -> Response:
-    return _answer(Failed(Failure(kind, message, exit_code)), code)
+    answer = _answer(Failed(Failure(kind, message, exit_code)), code)
+    if code == 401:  # noqa: PLR2004
+        answer.headers["www-authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
+    return answer
 
 
 def _http_code(problem: AccedeError) -> int:
@@ -303,6 +326,8 @@ def _http_code(problem: AccedeError) -> int:
     codes: tuple[tuple[type[AccedeError], int], ...] = (
         (StaleWrite, 409),
         (StoreError, 503),
+        (Unauthorized, 401),
+        (Forbidden, 403),
         (NotFound, 404),
         (Conflict, 409),
         (NotSupportedYet, 501),

@@ -21,9 +21,9 @@ class _Request(BaseModel):
 
 
 class ActRequest(_Request):
-    """Who acts and why."""
+    """Who acts and why. Where the API has tokens, whoever the token was given to acts, not `actor`."""
 
-    actor: Annotated[str, Field(min_length=1, max_length=200)]
+    actor: Annotated[str, Field(max_length=200)] = ""
     reason: Text = ""
 
 
@@ -55,17 +55,22 @@ SERVICE = "/api/v1/services/{service}"
 OPERATIONS: Final = (
     Operation("GET", "/api/v1/services", "All services", Services),
     Operation("GET", "/api/v1/rollouts", "All rollouts", Rollouts, query=(("service", "string"),)),
-    Operation("POST", f"{SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201),
+    Operation("POST", f"{SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201,
+              role="operator"),
     Operation("GET", f"{SERVICE}/rollout", "The newest rollout", RolloutView, query=(("id", "string"),)),
-    Operation("POST", f"{SERVICE}/rollout/pause", "Stay, with traffic as it is", RolloutView, ActRequest),
-    Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest),
-    Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest),
-    Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest),
+    Operation("POST", f"{SERVICE}/rollout/pause", "Stay, with traffic as it is", RolloutView, ActRequest,
+              role="operator"),
+    Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest, role="operator"),
+    Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest,
+              role="operator"),
+    Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest,
+              role="operator"),
     Operation("POST", f"{SERVICE}/plan", "What a rollout would need; nothing changes", Plan, PlanRequest),
-    Operation("POST", f"{SERVICE}/feedback", "Labels that came later", LabelCounts, FeedbackRequest),
+    Operation("POST", f"{SERVICE}/feedback", "Labels that came later", LabelCounts, FeedbackRequest,
+              role="operator"),
     Operation("GET", f"{SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
     Operation("GET", f"{SERVICE}/explain", "Why", Explained,
               query=(("id", "string"), ("number", "integer"))),
-    Operation("GET", "/healthz", "The process answers", Health),
-    Operation("GET", "/readyz", "The store answers and the loop runs", Health),
+    Operation("GET", "/healthz", "The process answers", Health, role=None),
+    Operation("GET", "/readyz", "The store answers and the loop runs", Health, role=None),
 )  # fmt: skip

@@ -8,12 +8,17 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
+from ..policies.tokens import Role
+
 _REFERENCE = "#/components/schemas/{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. `query`: name -> type, all optional."""
+    """One method of one path. `query`: name -> type, all optional.
+
+    `role`: what a token must allow, where there are tokens; None: nobody is asked for one.
+    """
 
     method: str
     path: str
@@ -22,6 +27,7 @@ class Operation:
     body: type[BaseModel] | None = None
     query: tuple[tuple[str, str], ...] = ()
     success: int = 200
+    role: Role | None = "viewer"
 
 
 def document(operations: tuple[Operation, ...], failure: Any, version: str) -> dict[str, Any]:
@@ -39,6 +45,8 @@ def document(operations: tuple[Operation, ...], failure: Any, version: str) -> d
                 "default": _content("refused or failed; see error.message", shapes[-1]),
             },
         }
+        if operation.role is not None:
+            described["security"] = [{"token": []}, {}]  # {}: a controller without tokens asks for none
         if operation.body is not None:
             body = operation.body.model_json_schema(ref_template=_REFERENCE.replace("{name}", "{model}"))
             schemas |= body.pop("$defs", {})
@@ -53,7 +61,10 @@ def document(operations: tuple[Operation, ...], failure: Any, version: str) -> d
         "openapi": "3.1.0",
         "info": {"title": "Accede", "version": version},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 

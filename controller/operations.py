@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from ..errors import Conflict, NotFound, UsageError
+from ..errors import Conflict, Forbidden, NotFound, UsageError
 from ..policies.load import canonical, policy_hash, require_pair
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService, Version
@@ -130,12 +130,14 @@ def resume(seen: Seen, actor: str, reason: str, now: float, freeze_epoch: Freeze
 
 
 def promote(
-    seen: Seen, actor: str, reason: str, now: float, freeze_epoch: FreezeEpoch, *, full: bool = False
-) -> Commit:
+    seen: Seen, actor: str, reason: str, now: float, freeze_epoch: FreezeEpoch, *,
+    full: bool = False, may_override: bool = True,
+) -> Commit:  # fmt: skip
     """Go to the next step, or with `full` to the end, without waiting for minima.
 
     Past a gate that is not proven it is an override: it needs a reason and is kept as one. A proven
-    harm is passed with `full` only. Raises Conflict and UsageError (the reason is missing).
+    harm is passed with `full` only. Raises Conflict, UsageError (the reason is missing), and Forbidden
+    where it would be an override and `may_override` is False.
     """
     record = _open(seen)
     last = is_last(record, seen.policy)
@@ -158,6 +160,11 @@ def promote(
     unmet = _unmet(seen, analysis, to_end=to_end)
     override = None
     if unmet:
+        if not may_override:
+            raise Forbidden(
+                f"rollout {record.id}: {len(unmet)} conditions are not met ({unmet[0]}); promoting past them "
+                "is an override, which needs the role approver"
+            )
         if not reason:
             raise UsageError(
                 f"rollout {record.id}: {len(unmet)} conditions are not met ({unmet[0]}); "

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -19,9 +20,10 @@ from typing import Final
 import structlog
 import uvicorn
 
-from ..errors import AccedeError, Conflict, FileError, NotSupportedYet, PortInUse, StoreError, UsageError
+from ..errors import AccedeError, Conflict, FileError, PortInUse, StoreError, UsageError
 from ..store.open import open_store
 from ..store.protocol import Store
+from .access import Access, LoopbackOnly, Tokens
 from .acting import Acts
 from .api import Desk, application
 from .files import ServiceFiles
@@ -41,6 +43,8 @@ class ControllerConfig:
     """Where to listen, what to look after. `store` None: the store in the data directory.
 
     `services` None: no files; the controller looks after what the store knows.
+    `tokens`: the file that says who may call the API; None: everybody on this machine, nobody else.
+    `tls`: PEM files of the API's certificate and key; None: plain HTTP.
     """
 
     data: Path
@@ -48,6 +52,8 @@ class ControllerConfig:
     store: str | None = None
     host: str = "127.0.0.1"
     port: int = 8321
+    tokens: Path | None = None
+    tls: tuple[Path, Path] | None = None
 
 
 def run_controller(
@@ -58,9 +64,11 @@ def run_controller(
     """Serve until SIGTERM or SIGINT; the exit code. What keeps it from starting is one line on stderr."""
     _log_to_stderr()
     try:
+        _check_tls(config.tls)
+        access = LoopbackOnly() if config.tokens is None else Tokens(config.tokens)
         with _listening(config) as listener, _locked(config.data), _store(config, opening) as store:
             files = _files(config, store)
-            _serve(config, listener, store, files, engine())
+            _serve(config, listener, store, files, engine(), access)
     except AccedeError as problem:
         print(f"accede controller: {problem}", file=sys.stderr)  # noqa: T201  (the one line for the user)
         return problem.exit_code
@@ -70,10 +78,11 @@ def run_controller(
 
 
 def _serve(
-    config: ControllerConfig, listener: socket.socket, store: Store, files: ServiceFiles, engine: Engine
-) -> None:
+    config: ControllerConfig, listener: socket.socket, store: Store, files: ServiceFiles, engine: Engine,
+    access: Access,
+) -> None:  # fmt: skip
     loop = Loop(store, files, engine)
-    desk = Desk(store, files, Acts(store, files, engine), loop)
+    desk = Desk(store, files, Acts(store, files, engine), loop, access=access)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,), name="loop", daemon=True)
     server = uvicorn.Server(
@@ -83,6 +92,8 @@ def _serve(
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=_DRAIN,
+            ssl_certfile=None if config.tls is None else config.tls[0],
+            ssl_keyfile=None if config.tls is None else config.tls[1],
         )
     )
     with suppress(ValueError):  # in a thread there are no signals to take; whoever started it ends it
@@ -108,11 +119,11 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _listening(config: ControllerConfig) -> Generator[socket.socket, None, None]:
-    """The API's socket. Raises NotSupportedYet beyond loopback, PortInUse."""
-    if not _is_loopback(config.host):
-        raise NotSupportedYet(
-            f"the API cannot listen on {config.host}: without tokens it listens on loopback only, and "
-            "tokens are not supported yet; use 127.0.0.1"
+    """The API's socket. Raises UsageError beyond loopback without tokens, PortInUse."""
+    if config.tokens is None and not _is_loopback(config.host):
+        raise UsageError(
+            f"the API cannot listen on {config.host}: without tokens it listens on loopback only; use "
+            "127.0.0.1, or name a file of tokens with --tokens (`accede token` makes one)"
         )
     if not 0 <= config.port <= 65535:  # noqa: PLR2004
         raise UsageError(f"port {config.port} does not exist; allowed: 0 to 65535")
@@ -129,6 +140,24 @@ def _listening(config: ControllerConfig) -> Generator[socket.socket, None, None]
                 "end what uses it, or choose another port"
             ) from problem
         yield listener
+
+
+def _check_tls(files: tuple[Path, Path] | None) -> None:
+    """Raises UsageError where the server could not use its files."""
+    if files is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password=_no_passphrase)
+    except (OSError, ValueError) as problem:  # ssl.SSLError is an OSError
+        reason = getattr(problem, "reason", None) or getattr(problem, "strerror", None) or problem
+        raise UsageError(
+            f"the API's certificate {files[0]} with the key {files[1]}: {reason}; both are PEM, the key "
+            "without a passphrase"
+        ) from None
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase")
 
 
 def _is_loopback(host: str) -> bool:

@@ -261,13 +261,14 @@ def operations() -> str:
         (
             f"`{one.method} {one.path}`",
             one.summary,
+            one.role or "",
             ", ".join(f"`{name}`" for name, _ in one.query) or "",
             ", ".join(f"`{name}`" for name in one.body.model_fields) if one.body is not None else "",
         )
         for one in OPERATIONS
     ]
-    rows.append(("`GET /openapi.json`", "This list as OpenAPI 3.1", "", ""))
-    return table(("operation", "what", "query", "body"), rows)
+    rows.append(("`GET /openapi.json`", "This list as OpenAPI 3.1", "", "", ""))
+    return table(("operation", "what", "role", "query", "body"), rows)
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:

@@ -24,6 +24,7 @@ VERBS = (
         "check",
         "simulate",
         "feedback",
+        "token",
         "start",
         "status",
         "list",

@@ -24,6 +24,7 @@ from accede.policies.policy import RolloutPolicy
 from accede.policies.quantities import Value
 from accede.policies.reading import keys_of
 from accede.policies.service import ModelService
+from accede.policies.tokens import parse_tokens
 from accede.store.open import open_store
 from accede.store.rollouts import Hold, Outcome
 
@@ -89,6 +90,8 @@ def test_a_yaml_block_loads(marker: str | None, text: str) -> None:
         text = completed(text, POLICY)
     if "kind: ModelService" in text:
         parse_service(text)
+    elif "kind: ApiTokens" in text:
+        parse_tokens(text, "tokens.yaml")
     else:
         parse_policy(text)
 
