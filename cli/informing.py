@@ -1,4 +1,4 @@
-"""What is shown and decides nothing: drift with its sample sizes, and who is to blame for a harm."""
+"""What is shown and decides nothing: drift, latency in a shadow, and who is to blame for a harm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import exp
 
 from rich.text import Text
 
-from ..store.rollouts import Blame, Drift
+from ..store.rollouts import Advice, Blame, Drift, Outcome
 
 
 def drift_lines(drift: Iterable[Drift]) -> Iterator[tuple[str, Text]]:
@@ -20,6 +20,16 @@ def drift_lines(drift: Iterable[Drift]) -> Iterator[tuple[str, Text]]:
         sizes = f"{one.n_reference:.0f} and {one.n_now:.0f}" if one.bins else f"{one.n_now:.0f}"
         told.append(f" (n = {sizes}; decides nothing)", "dim")
         yield name, told
+
+
+def advice_lines(advice: Iterable[Advice]) -> Iterator[tuple[str, Text]]:
+    """One line per latency gate that a shadow says something of; slower ones in yellow."""
+    for one in advice:
+        told = Text(f"{one.gate}, shadow: {one.reason}", "yellow" if one.outcome is Outcome.FAIL else "")
+        factor = f"×{one.factor:.3g}, " if one.factor is not None else ""
+        margin = f"margin ×{one.margin:.4g}, " if one.margin is not None else ""
+        told.append(f" ({factor}{margin}n = {one.pairs:.0f} pairs; decides nothing)", "dim")
+        yield "advice", told
 
 
 def _measures(one: Drift) -> Iterator[str]:

@@ -31,6 +31,7 @@ from .groups import groups_of
 from .labels.coverage import CHECK, progress
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
+from .shadow_latency import advise, advised
 from .sums import View
 from .sweep.program import Program, Programs
 from .sweep.swept import Swept, sweep
@@ -60,7 +61,7 @@ def analyse(
         evidence: epoch -> the sum over all sources.
         reports: the latest of every replica.
         now: epoch seconds.
-        intervals: False leaves out intervals, drift and blame; no decision needs them.
+        intervals: False leaves out intervals, drift, blame and advice; no decision needs them.
         told: False leaves out the findings and reasons of cells that are passed or open. The outcomes are
             the same: it is enough to see that nothing is to be done.
     """
@@ -72,10 +73,12 @@ def analyse(
     candidate, stable = _exposure(record, evidence)
     if record.constants is None or not intervals:
         return Analysis(now, verdicts, validity, candidate, stable)
+    levels = Levels.of(policy, record)
     return Analysis(
         now, verdicts, validity, candidate, stable,
         drift=drifts(record, record.constants, evidence),
-        blame=blame(verdicts, Levels.of(policy, record).harm),
+        blame=blame(verdicts, levels.harm),
+        advice=advise(advised(policy), record, record.constants, evidence, levels, validity),
     )  # fmt: skip
 
 

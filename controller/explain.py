@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import NotFound
 from ..store.rollouts import (
+    Advice,
     Analysis,
     Blame,
     Decision,
@@ -49,6 +50,7 @@ class Explanation(msgspec.Struct, frozen=True):
     override: str | None = None
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | None = None) -> Explanation:
@@ -62,8 +64,10 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         analysis = record.analysis
         rows, checks = (rows_of(analysis), analysis.validity) if analysis is not None else ((), ())
         at = analysis.at if analysis is not None else record.phase_since
-        drift = analysis.drift if analysis is not None else ()
-        return Explanation(record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift)
+        drift, advice = (analysis.drift, analysis.advice) if analysis is not None else ((), ())
+        return Explanation(
+            record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift, advice=advice
+        )
     position = (number or len(decisions)) - 1
     decision = decisions[position]
     analysis = decision.analysis
@@ -78,6 +82,7 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         override=record.override if decision.act in {"promote", "advance"} else None,
         drift=analysis.drift if analysis is not None else (),
         blame=analysis.blame if analysis is not None else (),
+        advice=analysis.advice if analysis is not None else (),
     )
 
 

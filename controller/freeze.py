@@ -142,11 +142,16 @@ def epoch_constants(
         gate = with_default_margins(gate)  # noqa: PLW2901 (the same gate, complete)
         if is_latency(gate.metric) and gate.max_ratio is not None:
             over = _recent_quantile(previous, gate.metric, bin_of(constants.quantiles[gate.metric]))
-            whole = snapped_margin(gate.max_ratio - 1.0, gamma=GAMMA)
-            bins = 1 if isinstance(whole, NotComputable) else whole.bins
-            over = min(over, BINS - 1 - bins)
-            thresholds[gate.metric] = (over, over + _harm_bins(gate, bins), over + bins)
+            thresholds[gate.metric] = thresholds_of(gate, gate.max_ratio, over)
     return centres, thresholds
+
+
+def thresholds_of(gate: Gate, max_ratio: float, over: int) -> tuple[int, int, int]:
+    """Bins at stable's quantile, at the margin of harm and at the whole margin of a latency gate."""
+    whole = snapped_margin(max_ratio - 1.0, gamma=GAMMA)
+    bins = 1 if isinstance(whole, NotComputable) else whole.bins
+    over = min(over, BINS - 1 - bins)
+    return over, over + _harm_bins(gate, bins), over + bins
 
 
 def _harm_bins(gate: Gate, bins: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..store.evidence import MirrorCounts
-from ..store.rollouts import AuditEntry, Blame, Drift, Hold, Phase, Validity, Verdict
+from ..store.rollouts import Advice, AuditEntry, Blame, Drift, Hold, Phase, Validity, Verdict
 from .explain import Explanation
 
 
@@ -88,6 +88,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     warm_up: MirrorCounts | None = None
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
+    advice: tuple[Advice, ...] = ()
     addresses: tuple[AddressView, ...] = ()
 
 

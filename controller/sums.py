@@ -235,11 +235,12 @@ class View:
         known = (epoch.thresholds[metric] for epoch in reversed(self._epochs) if metric in epoch.thresholds)
         return next(known, (0, 0, 0))
 
-    def latency_factor(self, metric: str, q: float) -> float | None:
-        """Candidate's quantile over stable's in the latest randomised epoch with enough answers of both."""
-        for _, _, found in reversed(list(self.epochs("canary"))):
+    def latency_factor(self, metric: str, q: float, place: Place = "canary") -> float | None:
+        """Candidate's quantile over stable's in the latest epoch of a place with enough answers of both."""
+        arms = ("candidate" if place == "canary" else "pair", "stable")
+        for _, _, found in reversed(list(self.epochs(place))):
             histograms = found.latency if metric.startswith("latency.") else found.first_token
-            ours, theirs = (_quantile(histograms.get(arm, {}), q) for arm in ("candidate", "stable"))
+            ours, theirs = (_quantile(histograms.get(arm, {}), q) for arm in arms)
             if ours is not None and theirs is not None:
                 return float(GAMMA ** (ours - theirs))
         return None

@@ -62,6 +62,7 @@ def rollout_view(
         validity=analysis.validity if analysis else (),
         drift=analysis.drift if analysis else (),
         blame=analysis.blame if analysis else (),
+        advice=analysis.advice if analysis else (),
         looked_at=analysis.at if analysis else None,
         candidate_requests=analysis.candidate_requests if analysis else 0,
         stable_requests=analysis.stable_requests if analysis else 0,

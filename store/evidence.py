@@ -14,7 +14,9 @@ arm        `stable`, `candidate`: the arm a request was assigned to (never the o
 slice      `` (all requests) or `name=group`.
 metric     clustered by time (`plan.batch`):
              errors, missing, client_disconnects          y = 1 where it happened
-             latency.pNN.over | .mid | .far               y = 1 at or above that threshold
+             latency.pNN.over | .mid | .far               y = 1 at or above that threshold; of pairs in a
+                                                          shadow .mid and .far: the candidate at or above
+                                                          that one, stable at or above its own .over
              extraction                                   over answers without an error: y = 1 where no
                                                           usable prediction was found
            the same, where the protocol tells of streams and tokens (plan.streams), whole traffic only:
@@ -152,10 +154,11 @@ class Evidence(msgspec.Struct):
     is in the sums. `open`: exchanges assigned and not yet accounted, by arm.
     `mirror`, `back`, `floor`: copies of what stable served to the candidate, of what the candidate served
     to stable, and of what stable served to stable again.
-    `latency`: arm -> sparse histogram {bin: count} (store.histogram). `values`: sparse histogram of
-    stable's raw predictions, kept in epoch 0 only: {bin: count}, bins as `value_bin`. `labels`: label
-    -> count of stable's predictions in epoch 0, at most 64 labels and `other`. `first_token`: as
-    `latency`, of streams' first output. `tokens`: sparse histogram of stable's output tokens, as `values`.
+    `latency`: arm (`pair`: a shadow's copies) -> sparse histogram {bin: count} (store.histogram).
+    `values`: sparse histogram of stable's raw predictions, kept in epoch 0 only: {bin: count}, bins as
+    `value_bin`. `labels`: label -> count of stable's predictions in epoch 0, at most 64 labels and `other`.
+    `first_token`: as `latency`, of streams' first output. `tokens`: sparse histogram of stable's output
+    tokens, as `values`.
     `inputs`: "arm|input" -> label -> count (router.observer.inputs).
     """
 

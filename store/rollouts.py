@@ -147,6 +147,22 @@ class Blame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     discovered: bool
 
 
+class Advice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the pairs of a shadow say of one latency gate, which only a canary decides.
+
+    `index`: of the gate in the policy. `factor`: candidate's quantile over stable's, None with too few
+    answers. `margin`: the factor allowed, as snapped to bins.
+    """
+
+    index: int
+    gate: str
+    outcome: Outcome
+    reason: str
+    margin: float | None = None
+    factor: float | None = None
+    pairs: float = 0.0
+
+
 class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One look at the evidence: all verdicts and validity checks, and the candidate's exposure."""
 
@@ -157,6 +173,7 @@ class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stable_requests: int = 0  # of stable in this step
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,9 +11,8 @@ from ...controller.conditions import failing, unmeasurable, unready_to_promote
 from ...controller.wording import gate_text
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import Evidence, SeriesKey
-from ...store.rollouts import Analysis, Finding, FrozenConstants, Outcome, Validity
+from ...store.rollouts import Advice, Analysis, Finding, FrozenConstants, Outcome, Validity
 from .gates import Split, Undecided
-from .latency import Advice
 
 State = Literal["complete", "timed out", "interrupted"]
 PROVEN, ERROR, FAILED, INCONCLUSIVE, TIMED_OUT, INTERRUPTED = 0, 1, 3, 4, 5, 130

@@ -13,6 +13,7 @@ from ...policies.load import check_pair, load_service, policy_document
 from ...policies.policy import RolloutPolicy
 from ...policies.service import ModelService, Recording, Version
 from ...router.observer.failures import Failures
+from ...store.rollouts import Advice
 from ...store.routes import RouteErrors
 from .bodies import call_path
 from .dataset import Columns, Dataset
@@ -189,7 +190,10 @@ def _outcome(
         order.blocks, request.seed, round(monotonic() - began, 3), tuple(notes),
     )  # fmt: skip
     analysis = taken.trial.analysis() if taken.frozen else None
-    advice = taken.latencies.advice(policy) if taken.frozen and taken.timed else []
+    advice: list[Advice] = []
+    if analysis is not None and taken.timed:
+        said = taken.trial.advice(taken.latencies.gates, analysis.validity)
+        advice = [*taken.latencies.unknown(), *said]
     shares = shares_of(taken.trial.constants, taken.trial.evidence().get(1))
     return judged(
         service.name, policy, parts, run, analysis, taken.problem, advice, shares,

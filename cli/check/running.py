@@ -72,16 +72,13 @@ class Taken:
 
     def freeze(self) -> None:
         """End the baseline."""
-        self.problem = self.trial.freeze()
+        self.problem = self.trial.freeze(self.latencies.thresholds())
         self.frozen = not self.problem
-        self.latencies.freeze()
 
     def pair(self, block: int, row: Row, stable: Answer, candidate: Answer) -> None:
         """One pair."""
         self.pairs += 1
         self.trial.pair(block, row.body, stable, candidate)
-        times = [answer.latency if self._fine(answer) else None for answer in (stable, candidate)]
-        self.latencies.pair(block, times[0], times[1])
 
     def _fine(self, answer: Answer) -> bool:
         return answer.ending == Ending.ANSWERED and not self.failures.failed(answer.ending, answer.status)

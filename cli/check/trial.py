@@ -7,6 +7,7 @@ given the time of its block, so that one block of rows is one batch of pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -14,16 +15,27 @@ import msgspec
 from ...controller.analysis import analyse
 from ...controller.freeze import epoch_constants, freeze
 from ...controller.length import batch_of
+from ...controller.reading import Levels
 from ...controller.routing import idle_route, rollout_route
+from ...controller.shadow_latency import advise
 from ...errors import AccedeError
 from ...policies.canonical import canonical, policy_hash
-from ...policies.policy import RolloutPolicy
+from ...policies.policy import Gate, RolloutPolicy
 from ...policies.service import ModelService
 from ...router.facts import STABLE, Body, Ending, Fact, MirrorTally, Pair
 from ...router.observer.fold import Fold
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
-from ...store.rollouts import WIRE, Analysis, EpochRecord, FrozenConstants, Phase, RolloutRecord
+from ...store.rollouts import (
+    WIRE,
+    Advice,
+    Analysis,
+    EpochRecord,
+    FrozenConstants,
+    Phase,
+    RolloutRecord,
+    Validity,
+)
 
 SOURCE: Final = "check"
 _FEWEST_BLOCKS: Final = 20
@@ -79,14 +91,17 @@ class Trial:
         """Account one row of the baseline."""
         self._exchange(block, request, answer)
 
-    def freeze(self) -> str:
-        """End the baseline and open the shadow; '' or why nothing could be frozen."""
+    def freeze(self, latency: dict[str, tuple[int, int, int]]) -> str:
+        """End the baseline and open the shadow; '' or why nothing could be frozen.
+
+        `latency`: thresholds of metrics that pairs have only advice on.
+        """
         self._baseline = self._evidence()
         constants = freeze(self._policy, self._service, self._baseline)
         if not isinstance(constants, FrozenConstants):
             return constants.reason
         centres, thresholds = epoch_constants(self._policy, constants, self._baseline)
-        epoch = EpochRecord(1, 0, "shadow", 0.0, 1.0, 0.0, centres, thresholds)
+        epoch = EpochRecord(1, 0, "shadow", 0.0, 1.0, 0.0, centres, thresholds | latency)
         self._record = msgspec.structs.replace(
             self._record, phase=Phase.SHADOW, step=0, epoch=1, epochs=(*self._record.epochs, epoch),
             constants=constants,
@@ -128,6 +143,14 @@ class Trial:
     def analysis(self) -> Analysis:
         """The controller's own verdicts."""
         return analyse(self._record, self._policy, self.evidence(), (), 1.0)
+
+    def advice(self, gates: dict[int, Gate], validity: Sequence[Validity]) -> tuple[Advice, ...]:
+        """What the controller would say of latency gates in a shadow."""
+        constants = self._record.constants
+        if constants is None:
+            return ()
+        levels = Levels.of(self._policy, self._record)
+        return advise(tuple(gates.items()), self._record, constants, self.evidence(), levels, validity)
 
     def _folding(self) -> Fold:
         route = rollout_route(self._service, self._record, self._policy, self._idle)

@@ -408,15 +408,20 @@ class Fold:
             mirror=copy(self._mirrors[PAIR_SHADOW]), back=copy(self._mirrors[PAIR_BACK]),
             floor=copy(self._mirrors[PAIR_FLOOR]),
             series=series,
-            latency={
-                name: {index: count for index, count in enumerate(arm.latency) if count}
-                for name, arm in zip(_ARMS, self._arms, strict=True)
-                if any(arm.latency)
-            },
+            latency=self._times(),
             values=dict(self._values), labels=dict(self._labels),
             first_token=self._replies.histograms(_ARMS) if self._replies is not None else {},
             tokens=dict(self._replies.counts) if self._replies is not None else {},
         )  # fmt: skip
+
+    def _times(self) -> dict[str, dict[int, int]]:
+        """Histograms of the answers' times by arm; `pair`: of the copies that a shadow answered."""
+        times = {
+            name: {index: count for index, count in enumerate(arm.latency) if count}
+            for name, arm in zip(_ARMS, self._arms, strict=True)
+        }
+        times["pair"] = self._pairs.times()
+        return {name: counts for name, counts in times.items() if counts}
 
 
 def _shrunk(values: Sequence[Value]) -> list[Prediction]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ...store.evidence import Series, SeriesKey
 from ...store.measurement import CLUSTERS, MeasurementPlan
-from ..facts import PAIR_BACK, PAIR_FLOOR, Ending, Pair
+from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, Ending, Pair
 from .asides import Aside
 from .extract import Extractor, Groups, Prediction
 from .extras import Columns, Extras, Shift, part
@@ -24,6 +24,7 @@ from .likeness import Likeness
 from .ranks import Importance, rank_agreement
 from .replies import ReplyFold, Told, sides_of
 from .scores import Scorer, Scores
+from .slower import Slower
 from .sums import PAIRED, PairCell
 from .unscored import compared
 
@@ -70,6 +71,7 @@ class PairFold:
             for metrics, count in slices
         ]
         self._replies = replies
+        self._slower = Slower(plan.thresholds)
         self._batch = plan.batch
         self._failed = failed
         self._extractor = extractor
@@ -167,17 +169,26 @@ class PairFold:
             self._replies.add_pair(cluster, *seen.told)
         if self._whole.errors is not None:
             self._whole.errors.add(cluster, float(shadow_failed), float(stable_failed))
+        if pair.kind == PAIR_SHADOW:
+            self._slower.add(
+                cluster,
+                None if stable_failed else pair.stable_latency,
+                None if shadow_failed else pair.shadow_latency,
+            )
         if seen is None:
             return
-        stable, shadow, groups = seen.stable, seen.shadow, seen.groups
         self._tell(cluster, seen)
-        self._compare(self._whole, cluster, stable, shadow)
-        self._alike(self._between, cluster, stable, shadow)
-        for cells, group in zip(self._groups, groups, strict=False):
+        self._compare(self._whole, cluster, seen.stable, seen.shadow)
+        self._alike(self._between, cluster, seen.stable, seen.shadow)
+        self._by_group(cluster, seen, float(shadow_failed), float(stable_failed))
+
+    def _by_group(self, cluster: int, seen: PairSeen, shadow_failed: float, stable_failed: float) -> None:
+        stable, shadow = seen.stable, seen.shadow
+        for cells, group in zip(self._groups, seen.groups, strict=False):
             for index in (group,) if isinstance(group, int) else set(group):
                 cell = cells[index]
                 if cell.errors is not None:
-                    cell.errors.add(cluster, float(shadow_failed), float(stable_failed))
+                    cell.errors.add(cluster, shadow_failed, stable_failed)
                 if isinstance(group, int):
                     self._compare(cell, cluster, stable, shadow)
                 else:
@@ -254,6 +265,10 @@ class PairFold:
             return abs(stable - shadow) <= self._within
         return stable == shadow
 
+    def times(self) -> dict[int, int]:
+        """How long the shadow's answers took: {bin: count}."""
+        return self._slower.histogram()
+
     def series(
         self, into: dict[SeriesKey, Series], names: Sequence[Sequence[str]], bins: Sequence[str]
     ) -> None:
@@ -262,6 +277,7 @@ class PairFold:
         self._floor.series(into)
         self._between.series(into)
         self._explained.series(into)
+        self._slower.series(into)
         for name, shift in zip(self._names, self._shifts, strict=True):
             shift.series(into, "", name)
         for groups, several in zip(names, self._group_shifts, strict=True):

@@ -33,7 +33,9 @@ def paired(*pairs: Pair, plan: MeasurementPlan = PLAN) -> Evidence:
 
 def test_a_pair_is_the_same_whoever_served_it() -> None:
     shadow, back = (paired(pair([2], [6], kind)) for kind in (PAIR_SHADOW, PAIR_BACK))
-    assert shadow.series == back.series
+    slower = {key for key in shadow.series if key.metric.startswith("latency.")}
+    assert {key: found for key, found in shadow.series.items() if key not in slower} == back.series
+    assert slower  # a canary compares the arms
     assert sums(back, "pair", "mean") == pytest.approx((1, 0.4, 0.16))
     assert (shadow.mirror.paired, shadow.back) == (1, NOTHING)
     assert (back.back.paired, back.mirror) == (1, NOTHING)
