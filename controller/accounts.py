@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
 from typing import Final
 
 from ..store.evidence import Evidence
 from ..store.rollouts import Outcome, ReplicaReport, RolloutRecord, Validity
+from .apart import FEWEST, apart
 
 UNDER_WAY: Final = 2.0  # seconds from a request's assignment until its facts are folded and published
 FRESH: Final = 30.0  # seconds that evidence may be old while requests come in
 _LOST_SHARE: Final = 0.01
 _LOST_GAP: Final = 0.005  # difference of the lost shares of the arms
-_LOST_FEWEST: Final = 50.0
-_LOST_SIGMA: Final = 4.5  # read at every look for weeks, so far out
 _SWITCHED: Final = 2.0  # seconds within which every worker has taken up a new epoch
 _RESTARTS: Final = 3
 _RESTARTS_WITHIN: Final = 60.0
@@ -51,26 +49,31 @@ def loss(
     ends = [*(epoch.opened_at + _SWITCHED for epoch in record.epochs[1:]), reported][: len(record.epochs)]
     total: dict[str, float] = {}
     lost: dict[str, float] = {}
+    both: list[tuple[tuple[float, float], tuple[float, float]]] = []
     for epoch, end in zip(record.epochs, ends, strict=True):
         found = evidence.get(epoch.epoch)
         if found is None:
             continue
         until = min(end, reported)
         lag = (until - published + UNDER_WAY) / max(until - epoch.opened_at, UNDER_WAY)
+        here: dict[str, tuple[float, float]] = {}
         for arm in ("stable", "candidate"):
             count = assigned.get((epoch.epoch, arm), 0.0)
             if count <= 0.0:
                 continue
             # Assigned at an even pace, these last ones may not be in what was published.
             missing = count * (1.0 - min(1.0, max(0.0, lag))) - known(found, arm)
+            here[arm] = max(0.0, missing), count
             total[arm] = total.get(arm, 0.0) + count
             lost[arm] = lost.get(arm, 0.0) + max(0.0, missing)
+        if len(here) == 2:  # noqa: PLR2004 (both arms)
+            both.append((here["candidate"], here["stable"]))
     count, gone = sum(total.values()), sum(lost.values())
     if count <= 0.0:
         return
     numbers = {"assigned": count, **{f"lost_{arm}": number for arm, number in lost.items()}}
-    unequal = _unequal(total, lost)
-    if gone > max(_LOST_SHARE * count, _LOST_FEWEST) or unequal:
+    unequal = apart(both).beyond(_LOST_GAP)
+    if gone > max(_LOST_SHARE * count, FEWEST) or unequal:
         arms = " and ".join(f"{lost[arm] / total[arm]:.2%} of {arm}'s" for arm in total)
         how = "unequally between the arms" if unequal else "more than can be explained by requests under way"
         reason = f"requests are missing from the evidence, {arms}, {how}: see the observer's log"
@@ -79,16 +82,6 @@ def loss(
         yield Validity(
             "loss", Outcome.PASS, f"{gone / count:.2%} of {count:.0f} requests are unaccounted", numbers
         )
-
-
-def _unequal(total: Mapping[str, float], lost: Mapping[str, float]) -> bool:
-    if len(total) < 2 or sum(lost.values()) < _LOST_FEWEST:  # noqa: PLR2004 (two arms)
-        return False
-    shares = {arm: lost[arm] / total[arm] for arm in total}
-    overall = sum(lost.values()) / sum(total.values())
-    deviation = sqrt(max(overall * (1.0 - overall), 1e-12) * sum(1.0 / count for count in total.values()))
-    gap = abs(shares["candidate"] - shares["stable"])
-    return gap > _LOST_GAP and gap > _LOST_SIGMA * deviation
 
 
 def age(

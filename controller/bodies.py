@@ -2,22 +2,19 @@
 
 Bodies are dropped first where room is short, and those above the capture limit are never read. What is left
 tells of all requests only if the arms lose alike: a candidate whose answers are too long to be read would
-otherwise be judged by its short ones. Requests are assigned to arms at random, so within an epoch both must
-lose the same share; epochs are compared each by itself (Mantel and Haenszel 1959), because weights and loss
-both change with time.
+otherwise be judged by its short ones. Both must lose alike within each epoch (controller.apart).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import sqrt
 from typing import Final
 
 from ..policies.metrics import on_pairs
 from ..policies.policy import Gate, RolloutPolicy
 from ..store.evidence import ArmCounts, Evidence
 from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord, Validity
+from .apart import FEWEST, Apart, apart
 from .arrivals import randomised
 
 _FROM_ANSWERS: Final = (
@@ -28,10 +25,8 @@ _FROM_ANSWERS: Final = (
     "uncertainty.",
     "explanation.",
 )
-_FEWEST: Final = 50.0  # bodies; as for requests that are lost
 _LOST_GAP: Final = 0.005  # of bodies dropped for want of room; as for requests
 _UNREAD_GAP: Final = 0.02  # of bodies that are not there for any reason; as for missing values
-_SIGMA: Final = 4.5  # read at every look for weeks, so far out
 
 
 def reads_bodies(gate: Gate) -> bool:
@@ -42,18 +37,6 @@ def reads_bodies(gate: Gate) -> bool:
 def needs_bodies(gate: Gate, place: str) -> bool:
     """True where the bodies of users' requests decide a gate; pairs have a coverage of their own."""
     return place == "canary" and reads_bodies(gate) and not on_pairs(gate, "canary")
-
-
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """`gap`: the candidate's share of what is gone minus stable's, `deviation` of it if both were alike."""
-
-    gone: float
-    gap: float
-    deviation: float
-
-    def beyond(self, least: float) -> bool:
-        return self.gone >= _FEWEST and abs(self.gap) > max(least, _SIGMA * self.deviation)
 
 
 def bodies(
@@ -80,8 +63,8 @@ def bodies(
         "uncaptured_candidate": float(sum(candidate.uncaptured for candidate, _ in arms)),
         "uncaptured_stable": float(sum(stable.uncaptured for _, stable in arms)),
     }
-    dropped = _gap([[(c.bodies_lost, _wanted(c)), (s.bodies_lost, _wanted(s))] for c, s in arms])
-    unread = _gap([[(_unread(c), _analysed(c)), (_unread(s), _analysed(s))] for c, s in arms])
+    dropped = apart(((c.bodies_lost, _wanted(c)), (s.bodies_lost, _wanted(s))) for c, s in arms)
+    unread = apart(((_unread(c), _analysed(c)), (_unread(s), _analysed(s))) for c, s in arms)
     least = constants.min_coverage if constants is not None else 0.0
     way_out = "give routers more room (workers, a smaller capture.sample)"
     if dropped.beyond(_LOST_GAP):
@@ -95,7 +78,7 @@ def bodies(
             "longer than capture.response; raise it"
         )
         yield Validity("bodies", Outcome.INCONCLUSIVE, reason, numbers)
-    elif lost >= _FEWEST and lost > (1.0 - least) * wanted:
+    elif lost >= FEWEST and lost > (1.0 - least) * wanted:
         reason = (
             f"{lost / wanted:.1%} of the bodies to be read were lost for want of room, at most "
             f"{1.0 - least:.0%} may be: {way_out}"
@@ -124,20 +107,6 @@ def _unread(counts: ArmCounts) -> int:
     return counts.bodies_lost + counts.uncaptured
 
 
-def _gap(epochs: list[list[tuple[int, int]]]) -> _Gap:
-    """(gone, all) of the candidate and of stable per epoch."""
-    excess = variance = weight = gone = 0.0
-    for (gone_c, n_c), (gone_s, n_s) in epochs:
-        if n_c <= 0 or n_s <= 0:
-            continue
-        n, x = n_c + n_s, gone_c + gone_s
-        gone += x
-        excess += gone_c - n_c * x / n
-        variance += n_c * n_s * x * max(0, n - x) / (n * n * (n - 1.0))
-        weight += n_c * n_s / n
-    return _Gap(gone, excess / weight, sqrt(variance) / weight) if weight else _Gap(0.0, 0.0, 0.0)
-
-
-def _more(gap: _Gap) -> str:
+def _more(gap: Apart) -> str:
     arm, other = ("candidate", "stable") if gap.gap > 0.0 else ("stable", "candidate")
     return f"more often of {arm} than of {other}, by {abs(gap.gap):.1%} of requests"

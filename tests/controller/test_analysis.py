@@ -839,6 +839,17 @@ def test_a_loss_in_one_arm_only_is_an_error_though_small() -> None:
     assert "unequally" in scene.check("loss").reason
 
 
+def test_requests_lost_with_a_weight_are_no_difference_between_the_arms() -> None:
+    scene = counted(49_300, 49_300)
+    scene.epoch(2).arms = {"candidate": ArmCounts(accounted=10_000), "stable": ArmCounts(accounted=90_000)}
+    sent = {"s|r|2|candidate": 10_000, "s|r|2|stable": 90_000}
+    both = report(50_000, 50_000)
+    scene.reports = (msgspec.structs.replace(both, assigned={**both.assigned, **sent}),)
+    assert scene.check("loss").outcome is Outcome.PASS
+    scene.epoch(3).arms = {"candidate": ArmCounts(accounted=48_800), "stable": ArmCounts(accounted=49_800)}
+    assert "unequally" in scene.check("loss").reason
+
+
 def test_old_evidence_while_requests_come_in_is_an_error() -> None:
     scene = counted(5000, 5000)
     scene.epoch(3).published = NOW - 31.0
