@@ -156,6 +156,22 @@ MaxConnections = Annotated[
 ]
 
 
+ProbeHost = Annotated[
+    str,
+    typer.Option("--probe-host", envvar="ACCEDE_PROBE_HOST", help="Address that the probes' port is on."),
+]
+ProbePort = Annotated[
+    int | None,
+    typer.Option(
+        "--probe-port",
+        envvar="ACCEDE_PROBE_PORT",
+        min=1,
+        max=65535,
+        help="Port that answers /healthz and /readyz, for orchestrators and load balancers. Default: none.",
+    ),
+]
+
+
 def tls_files(cert: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
     """The files the flags name, absolute; None without any. Raises UsageError: half a pair."""
     from ..router.proxy.tls import TlsFiles

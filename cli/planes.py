@@ -18,6 +18,8 @@ from .options import (
     Host,
     MaxConnections,
     Port,
+    ProbeHost,
+    ProbePort,
     TlsCert,
     TlsClientCa,
     TlsKey,
@@ -47,6 +49,8 @@ def router(  # noqa: PLR0917 - one parameter per flag
         str,
         typer.Option("--replica", envvar="ACCEDE_REPLICA", help="Name of this router. Default: the host's."),
     ] = "",
+    probe_host: ProbeHost = "127.0.0.1",
+    probe_port: ProbePort = None,
 ) -> None:
     """Run the proxy: it splits, forwards and mirrors as the controller's routes say."""
     import platform
@@ -58,6 +62,7 @@ def router(  # noqa: PLR0917 - one parameter per flag
     config = RouterConfig(
         host, port, workers, store=str(data), data=str(data), replica=name, drain=drain, tls=tls,
         connections=max_connections,
+        probes=None if probe_port is None else (probe_host, probe_port),
     )  # fmt: skip
     raise typer.Exit(run_router(config))
 

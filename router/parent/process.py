@@ -36,6 +36,7 @@ from .children import Child
 from .disk import ADMIN, COUNTERS, OBSERVER, RouterFolder, encoded
 from .listening import listen, listen_unix
 from .nursery import Nursery, Program
+from .probes import Probes, State
 from .sync import RouteKeeper, Slots
 from .watcher import Watcher
 
@@ -60,6 +61,7 @@ class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `workers`: processes, one per core. `port` 0: the system chooses; the admin socket's status names it.
     `drain`: seconds that open requests get to finish at the end. `tls`: files of the certificate that
     clients see; None: plain HTTP. `connections`: clients of one worker at one time.
+    `probes`: host and port that answer `/healthz` and `/readyz`; None: nothing does.
     """
 
     host: str
@@ -71,6 +73,7 @@ class RouterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain: float = 10.0
     tls: TlsFiles | None = None
     connections: int = 8192
+    probes: tuple[str, int] | None = None
 
 
 def run_router(config: RouterConfig) -> int:
@@ -151,6 +154,7 @@ class _Parent:
         self._applied = asyncio.Event()
         self._signals = 0
         self._outbox: Outbox | None = None
+        self._probes = None if config.probes is None else Probes.listening(*config.probes, self._state)
 
     def _worker_config(self, index: int, counters: os.PathLike[str]) -> Callable[[int, int], WorkerConfig]:
         kept = -1 if self._certificate is None else self._certificate.spare.descriptor
@@ -188,6 +192,9 @@ class _Parent:
             self._keeper.forgot("what this router held before its restart is lost")
         admin = AdminSocket(self._admin, self._answer)
         await admin.open()
+        if self._probes is not None:
+            await self._probes.open()
+            announce("router", f"answers /healthz and /readyz on {self._probes.address}")
         self._outbox = Outbox(self._config.store, lambda line: announce("router", line))
         watcher = Watcher(
             self._config.store,
@@ -213,6 +220,8 @@ class _Parent:
         finally:
             watcher.close()
             admin.close()
+            if self._probes is not None:
+                self._probes.close()
             self._report()
             self._save(force=False)
             self._outbox.close(_LAST_REPORT)
@@ -372,10 +381,26 @@ class _Parent:
         """Whether every worker serves that table or a newer one."""
         return all(worker.applied >= number for worker in self._workers)
 
+    def _unready(self) -> list[str]:
+        """Why it should get no requests; empty where it may."""
+        reasons: list[str] = []
+        table = self._keeper.table
+        if table is None:
+            reasons.append(f"it has no routes yet; store: {self._store_problem or 'ok'}")
+        elif not self._everywhere(table.number):
+            reasons.append("not every worker has the last routes")
+        if self._stopping.is_set():
+            reasons.append("it drains")
+        return reasons
+
+    def _state(self) -> State:
+        notes = {"store": self._store_problem or "ok", "disk": self._disk_problem or "ok"}
+        return State(self._unready(), notes)
+
     def _status(self) -> dict[str, Any]:
         table = self._keeper.table
         return {
-            "ready": table is not None and self._everywhere(table.number) and not self._stopping.is_set(),
+            "ready": not self._unready(),
             "replica": self._config.replica,
             "listen": self._address,
             "table": table.number if table is not None else 0,
