@@ -77,7 +77,8 @@ class Probes:
             status = HTTPStatus.NOT_FOUND
             said: dict[str, object] = {"error": "this port answers /healthz and /readyz only"}
         elif method not in {b"GET", b"HEAD"}:
-            status, said = HTTPStatus.METHOD_NOT_ALLOWED, {"error": "GET and HEAD only"}
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            said = {"error": "GET and HEAD only"}
         else:
             state = self._state()
             reasons = state.unready if path == b"/readyz" else []
