@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..errors import NotSupportedYet, UsageError
+from ..errors import UsageError
 from .protocol import Store
 from .sqlite import SqliteStore
 
 FILE_NAME = "accede.db"  # in a data directory
 
 _SUFFIXES = {".db", ".sqlite", ".sqlite3"}
-_REMOTE = {"redis", "rediss", "valkey", "valkeys", "unix"}
+_REMOTE = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})  # before a + (store.redis.address)
+
+PASSWORD = "ACCEDE_STORE_PASSWORD"  # noqa: S105  (the variable's name)
 
 
 def open_store(address: str) -> Store:
-    """The store at `address`: a data directory, a database file, or `sqlite:///path` (an absolute path).
+    """The store at `address`: a data directory, a database file, `sqlite:///path` (an absolute path), or a
+    Redis or Valkey server (store.redis.address has the forms).
 
-    A path is a file if it is one already or ends with .db, .sqlite or .sqlite3, else a directory.
-    Raises UsageError for an address that means nothing, NotSupportedYet for Redis, StoreError where
+    A path is a file if it is one already or ends with .db, .sqlite or .sqlite3, else a directory. A server's
+    password may stand in the environment instead (PASSWORD).
+    Raises UsageError for an address that means nothing or a client that is not installed, StoreError where
     the store cannot be used.
     """
-    return SqliteStore(store_path(address))
+    if not is_remote(address):
+        return SqliteStore(store_path(address))
+    try:
+        from .redis.store import RedisStore  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError as problem:
+        if problem.name != "redis":
+            raise
+        raise UsageError(
+            "a store on Redis or Valkey needs its client, which is not installed: pip install 'accede[redis]'"
+        ) from None
+    from .redis.address import parse  # noqa: PLC0415
+
+    return RedisStore(parse(address, os.environ.get(PASSWORD, "")))
+
+
+def is_remote(address: str) -> bool:
+    """Whether the address is one of a server."""
+    scheme, mark, _ = address.partition("://")
+    return bool(mark) and scheme.partition("+")[0] in _REMOTE
+
+
+def keep_secret(address: str) -> str:
+    """The address without a password; what it had is put into the environment, which children inherit.
+
+    An address is handed on, in arguments of processes too, and may come up in a message.
+    """
+    if not is_remote(address):
+        return address
+    from .redis.address import parse, without_secret  # noqa: PLC0415
+
+    parse(address)
+    address, password = without_secret(address)
+    if password:
+        os.environ[PASSWORD] = password
+    return address
 
 
 def store_path(address: str) -> Path:
-    """The database file that `address` means; see `open_store`."""
+    """The database file that an address on this machine means; see `open_store`."""
     if "://" not in address:
         if not address:
-            raise UsageError("the store's address is empty: give a directory or sqlite:///path")
+            raise UsageError("the store's address is empty: give a directory, sqlite:///path or redis://host")
         return _file(Path(address))
     parts = urlsplit(address)
-    if parts.scheme in _REMOTE:
-        raise NotSupportedYet(
-            f"a store at {parts.scheme}:// is not supported yet: give a directory or sqlite:///path"
-        )
     if parts.scheme != "sqlite":
-        raise UsageError(f"store address has scheme {parts.scheme!r}: give a directory or sqlite:///path")
+        raise UsageError(
+            f"store address has scheme {parts.scheme!r}: give a directory, sqlite:///path or redis://host"
+        )
     if parts.netloc or len(parts.path) <= 1 or parts.query or parts.fragment:
         raise UsageError("a sqlite address is sqlite:///path: three slashes, an absolute path, nothing after")
     return _file(Path(unquote(parts.path)))

@@ -19,10 +19,14 @@ Guarantees every implementation gives (tests/store holds each of them to it):
    StoreError within seconds, never hangs. A store does not survive a fork: open one per process.
 7. `commit` refuses, having written nothing, what could not be read back (WireError) and a change that
    contradicts itself (StoreError): other services' records, numbers that do not grow.
+8. One holder leads at a time. Once a `claim` has said that another leads, no commit of a process whose last
+   claim was before is written: StaleWrite. On one machine the data directory's lock sees to that, and every
+   claim leads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -64,6 +68,14 @@ class Routes(msgspec.Struct, frozen=True):
     leases: dict[str, float]
 
 
+class Lead(msgspec.Struct, frozen=True):
+    """Who decides at present. `token` grows from holder to holder; commits carry it."""
+
+    token: int
+    holder: str
+    mine: bool
+
+
 class RouterStore(Protocol):
     """What a router needs."""
 
@@ -77,11 +89,18 @@ class RouterStore(Protocol):
         ...
 
     def routes(self) -> Routes:
-        """All routes and leases at one moment."""
+        """All routes and leases, each service's as of one moment."""
+        ...
+
+    def wait(self, longest: float = ...) -> None:
+        """Return when it is time to read routes again: soon after a change, after `longest` seconds at most.
+
+        Never raises: whoever waits reads next. From one thread only. Without `longest`: what suits the store.
+        """
         ...
 
     def publish_evidence(self, evidence: Evidence) -> None:
-        """Replace this source's evidence for the same service, rollout and epoch."""
+        """Replace this source's evidence for the same service, rollout and epoch. StoreError: closed."""
         ...
 
     def publish_report(self, report: ReplicaReport) -> None:
@@ -95,6 +114,17 @@ class RouterStore(Protocol):
 
 class Store(RouterStore, Protocol):
     """What a controller needs besides."""
+
+    def claim(self, holder: str, seconds: float) -> Lead:
+        """Lead for so long from now on unless somebody else does; `holder` names this process alone.
+
+        Guarantee 8. Commits of this store carry the token that the last claim told, whoever leads.
+        """
+        ...
+
+    def resign(self, holder: str) -> None:
+        """Let another one lead at once; nothing where `holder` does not lead."""
+        ...
 
     def commit(self, change: Commit) -> None:
         """Write all of `change` or nothing: guarantees 1, 2 and 7."""
@@ -114,6 +144,14 @@ class Store(RouterStore, Protocol):
 
     def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
         """The latest of every source and epoch, by epoch and source. WireError if any cannot be read."""
+        ...
+
+    def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
+        """Add what these sources have said to the total of `store.closing.CLOSED`, each once, for ever.
+
+        Theirs are not among the evidence any more and they cannot publish again. Returns how many parts were
+        added; none of those already closed.
+        """
         ...
 
     def reports(self) -> tuple[ReplicaReport, ...]:

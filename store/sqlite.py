@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from os.path import samestat
 from pathlib import Path
 from threading import Lock
+from time import sleep
 from typing import Literal, TypeVar
 
 from ..errors import StoreError, WireError
+from .closing import CLOSED_MARK, closed_source
 from .commits import Stored, Writing, refuse_stale, writing
-from .evidence import Evidence, decode_evidence, encode_evidence
-from .protocol import Commit, Routes
+from .evidence import Evidence, encode_evidence
+from .protocol import Commit, Lead, Routes
+from .reading import read_evidence
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
+from .sqlite_closing import close_sources
 from .sqlite_faults import store_error
 from .sqlite_labels import SqliteLabels
 from .sqlite_schema import begin_write, connect, prepare
 
+POLL = 0.15  # s between two readings of the routes
 WAIT = 2.5  # s for a lock of this process, and again for one of another: never a hang
 
 R = TypeVar("R", RolloutRecord, AuditEntry, Decision, ReplicaReport)
@@ -102,6 +107,13 @@ class SqliteStore:
         body = encode_evidence(evidence)
         row = (evidence.service, evidence.rollout, evidence.epoch, evidence.source, body)
         with self._writing("NORMAL") as connection:
+            found = connection.execute(
+                "SELECT length(body) FROM evidence WHERE (service, rollout, epoch, source) = (?, ?, ?, ?)"
+                " AND length(body) = length(?5) AND body = ?5",
+                (*row[:4], CLOSED_MARK),
+            ).fetchone()
+            if found is not None:
+                raise closed_source(evidence)
             connection.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", row)
 
     def publish_report(self, report: ReplicaReport) -> None:
@@ -110,7 +122,18 @@ class SqliteStore:
         with self._writing("NORMAL") as connection:
             connection.execute("INSERT OR REPLACE INTO reports VALUES (?, ?)", row)
 
+    def wait(self, longest: float = POLL) -> None:
+        """Until the next look, which is cheap: `revision` and the routes that changed."""
+        sleep(min(longest, POLL))
+
     # Controllers
+
+    def claim(self, holder: str, seconds: float) -> Lead:  # noqa: ARG002  (the Protocol's)
+        """Always this process: whoever holds the data directory's lock leads."""
+        return Lead(0, holder, mine=True)
+
+    def resign(self, holder: str) -> None:
+        """Nothing: the lock ends with its process."""
 
     def commit(self, change: Commit) -> None:
         """Write all of `change` or nothing, flushed to the disk."""
@@ -143,7 +166,16 @@ class SqliteStore:
                 " ORDER BY epoch, source",
                 (service, rollout),
             ).fetchall()
-        return tuple(_evidence(service, rollout, *row) for row in rows)
+        return tuple(
+            read_evidence(service, rollout, epoch, source, body)
+            for epoch, source, body in rows
+            if body != CLOSED_MARK
+        )
+
+    def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
+        """Add what these have said to the total of closed sources."""
+        with self._writing("FULL") as connection:
+            return close_sources(connection, service, rollout, sources)
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         """The latest of every source, in order of their names."""
@@ -249,17 +281,6 @@ class SqliteStore:
 
 def _revision(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM counters WHERE name = 'revision'").fetchone()[0])
-
-
-def _evidence(service: str, rollout: str, epoch: int, source: str, body: bytes) -> Evidence:
-    where = f"evidence for service {service!r}, rollout {rollout}, epoch {epoch} of source {source!r}"
-    try:
-        found = decode_evidence(body)
-    except WireError as problem:
-        raise WireError(f"{where}: {problem}") from problem
-    if (found.service, found.rollout, found.epoch, found.source) != (service, rollout, epoch, source):
-        raise WireError(f"{where}: what is stored says it is another's")
-    return found
 
 
 def _stored(connection: sqlite3.Connection, change: Commit) -> Stored:

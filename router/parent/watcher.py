@@ -1,4 +1,4 @@
-"""Reading the store from a thread: every change of the routes and leases, about seven times a second."""
+"""Reading the store from a thread: changes of routes and leases, as soon as the store tells of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from ...errors import AccedeError
 from ...store.open import open_store
 from ...store.protocol import RouterStore, Routes
 
-_POLL = 0.15  # seconds
 _PAUSE = 0.5  # seconds before a store that failed is tried again
 
 
@@ -58,6 +57,6 @@ class Watcher:
             ):
                 last = routes
                 self._found(routes)
-            self._stop.wait(_POLL)
+            store.wait()
         if store is not None:
             store.close()

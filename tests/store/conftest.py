@@ -1,6 +1,7 @@
 """What the store's tests share: every implementation as a backend, and records to put into it.
 
-A further implementation is one more name in BACKENDS: the contract's tests then run over it as well.
+A further implementation is one more name in BACKENDS: the contract's tests then run over it as well. Those on
+servers share one of each kind, with keys of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,6 +24,7 @@ from accede.store.open import open_store
 from accede.store.protocol import Commit, Store
 from accede.store.rollouts import AuditEntry, Decision, Phase, ReplicaReport, RolloutRecord, encode_record
 from accede.store.routes import Arm, ServiceRoute
+from tests.store.servers import VALKEY, Server, redis_7
 
 Kind = Literal["routes", "rollouts", "evidence", "reports", "audit", "decisions"]
 
@@ -73,12 +76,77 @@ class SqliteBackend:
             store.close()
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend}
+class RedisBackend:
+    """Keys of its own on a server that all tests of a run share."""
+
+    def __init__(self, server: Server, *, cluster: bool = False) -> None:
+        self._prefix = f"t{next(_PREFIXES)}"
+        kind = "redis+cluster" if cluster else "redis"
+        self.address = f"{kind}://127.0.0.1:{server.port}?prefix={self._prefix}"
+        self._server = server
+        self._opened: list[Store] = []
+
+    def open(self) -> Store:
+        self._opened.append(open_store(self.address))
+        return self._opened[-1]
+
+    def spoil(self, kind: Kind, body: bytes) -> None:
+        with self._server.client() as client:
+            for key in client.scan_iter(f"{self._prefix}:*", count=1000):
+                name = key.decode().partition("}:")[2]
+                what = name.partition(":")[0]
+                if what == "head" and kind == "routes":
+                    client.hset(key, mapping={"route": body, "tag": "spoilt"})
+                elif what == "audit" and kind == "audit":
+                    client.lset(key, 0, client.lindex(key, 0)[:17] + body)
+                elif what == {"rollouts": "records"}.get(kind, kind) and kind != "audit":
+                    client.hset(key, mapping=dict.fromkeys(client.hkeys(key), body))
+
+    def check(self) -> None:
+        with self._server.client() as client:
+            assert client.ping()
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
 
 
-@pytest.fixture(params=list(BACKENDS))
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    made = BACKENDS[request.param](tmp_path)
+_PREFIXES = count()
+_SLOW = ("redis-7",)  # as its successor, which the fast suite runs on
+BACKENDS = [
+    pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ())
+    for n in ("sqlite", "valkey", "valkey-cluster", "redis-7")
+]
+
+
+@pytest.fixture(scope="session")
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """The one server of each kind that tests share, started when it is first asked for."""
+    started: dict[str, Server] = {}
+
+    def server(kind: str) -> Server:
+        if kind not in started:
+            program = redis_7() if kind == "redis-7" else VALKEY
+            options = ("--cluster-enabled", "yes") if kind == "valkey-cluster" else ()
+            started[kind] = one = Server(tmp_path_factory.mktemp(kind), program=program, options=options)
+            if options:
+                one.all_slots()
+        return started[kind]
+
+    yield server
+    for one in started.values():
+        one.end()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]
+) -> Iterator[Backend]:
+    made: Backend
+    if request.param == "sqlite":
+        made = SqliteBackend(tmp_path)
+    else:
+        made = RedisBackend(server_of(request.param), cluster=request.param == "valkey-cluster")
     yield made
     made.close()
 

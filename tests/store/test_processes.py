@@ -7,11 +7,20 @@ from collections.abc import Callable
 from time import sleep
 from typing import TYPE_CHECKING
 
+import pytest
+
 from accede.store.evidence import SeriesKey
 from accede.store.protocol import Store
 
 if TYPE_CHECKING:
     from tests.store.conftest import Backend, Child
+
+# A process that uses a server takes longer to begin.
+pytestmark = pytest.mark.parametrize(
+    "backend",
+    ["sqlite", *(pytest.param(n, marks=pytest.mark.slow) for n in ("valkey", "valkey-cluster", "redis-7"))],
+    indirect=True,
+)
 
 
 def test_exactly_one_of_two_processes_wins_each_version(store: Store, child: Callable[[str], Child]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from accede.errors import NotSupportedYet, StaleWrite, StoreError, UsageError
+from accede.errors import StaleWrite, StoreError, UsageError
 from accede.store.labels import ARM, TOMBSTONES, Label, LabelCounts, Prediction, request_key
 from accede.store.open import open_store, store_path
 from accede.store.sqlite import SqliteStore
@@ -388,24 +388,12 @@ def test_a_directory_may_be_named_like_a_file_and_a_file_like_a_directory(tmp_pa
     assert store_path(str(tmp_path / "plain")) == tmp_path / "plain"
 
 
-@pytest.mark.parametrize("address", ["redis://h:1/0", "rediss://h", "valkey://h"])
-def test_redis_is_not_supported_yet(address: str) -> None:
-    with pytest.raises(NotSupportedYet, match="not supported yet"):
-        open_store(address)
-
-
 @pytest.mark.parametrize(
     "address", ["", "sqlite://", "sqlite:///", "sqlite://data", "sqlite:///x?mode=ro", "http://h/x"]
 )
 def test_an_address_that_means_nothing_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="sqlite:///path"):
         open_store(address)
-
-
-def test_no_password_of_an_address_is_repeated() -> None:
-    with pytest.raises(NotSupportedYet) as caught:
-        open_store("redis://user:hunter2@host/0")
-    assert "hunter2" not in str(caught.value)
 
 
 # Bounds of what labels are joined to

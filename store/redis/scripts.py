@@ -1,0 +1,158 @@
+"""The Lua scripts of the store: each runs whole or not at all, on keys of one slot.
+
+Every one may run twice with the same arguments and have the effect of once. They begin by comparing what the
+caller saw with what is there, and write nothing unless it is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script's text, and the name under which a server that has seen it keeps it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The name is the protocol's, no security: the server compares texts by it.
+        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+# KEYS: head, meta. ARGV: rollout ('' for none). What the rules of a commit are held against.
+STORED: Final = Script("""
+local head = redis.call('HMGET', KEYS[1], 'nonce', 'generation', 'newest', 'newest_version', 'newest_ended')
+return {head[1], head[2], head[3], head[4], head[5], redis.call('HGET', KEYS[2], ARGV[1])}
+""")
+
+# KEYS: head, meta, records, order, audit, decisions, evidence, versions.
+# ARGV: seen nonce, nonce, token, channel, rollout ('' for none), version, ended, record, generation
+# (0: no route), route, decision's number (0: none), decision, seconds that evidence outlives its rollout,
+# audit entries. Answers DONE, CHANGED (somebody else wrote) or FENCED (somebody else leads).
+COMMIT: Final = Script("""
+local head = redis.call('HMGET', KEYS[1], 'nonce', 'fence')
+local nonce, fence, token = head[1] or '', tonumber(head[2] or '0'), tonumber(ARGV[3])
+if nonce == ARGV[2] then return 'DONE' end
+if nonce ~= ARGV[1] then return 'CHANGED' end
+if token < fence then return 'FENCED' end
+local time = redis.call('TIME')
+local stamp = time[1] .. string.rep('0', 6 - #time[2]) .. time[2]
+redis.call('HSET', KEYS[1], 'nonce', ARGV[2], 'fence', ARGV[3])
+local rollout = ARGV[5]
+if rollout ~= '' then
+  local known = redis.call('HGET', KEYS[2], rollout)
+  if known then stamp = string.match(known, '%S+$') else redis.call('RPUSH', KEYS[4], rollout) end
+  redis.call('HSET', KEYS[3], rollout, ARGV[8])
+  redis.call('HSET', KEYS[2], rollout, ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. stamp)
+  redis.call('HSET', KEYS[1], 'newest', rollout, 'newest_version', ARGV[6], 'newest_ended', ARGV[7])
+  for key = 7, 8 do
+    if ARGV[7] == '1' then redis.call('EXPIRE', KEYS[key], ARGV[13]) else redis.call('PERSIST', KEYS[key]) end
+  end
+end
+if ARGV[11] ~= '0' then redis.call('HSET', KEYS[6], ARGV[11], ARGV[12]) end
+local now = time[1] .. string.rep('0', 6 - #time[2]) .. time[2]
+for entry = 14, #ARGV do redis.call('RPUSH', KEYS[5], now .. ' ' .. ARGV[entry]) end
+if ARGV[9] ~= '0' then
+  redis.call('HSET', KEYS[1], 'generation', ARGV[9], 'route', ARGV[10], 'tag', ARGV[2])
+  redis.call('HINCRBY', KEYS[1], 'changes', 1)
+  redis.call('PUBLISH', ARGV[4], '')
+end
+return 'DONE'
+""")
+
+# KEYS: identity, services, owners, leader. ARGV: identity, token, service, rollout ('' for none).
+# Makes a service known, and a rollout's name its own. Answers whose the rollout is, REPLACED or FENCED.
+REGISTER: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'REPLACED'} end
+if tonumber(ARGV[2]) < tonumber(redis.call('HGET', KEYS[4], 'token') or '0') then return {'FENCED'} end
+redis.call('SADD', KEYS[2], ARGV[3])
+if ARGV[4] == '' then return {'DONE', ARGV[3]} end
+redis.call('HSETNX', KEYS[3], ARGV[4], ARGV[3])
+return {'DONE', redis.call('HGET', KEYS[3], ARGV[4])}
+""")
+
+# KEYS: head. ARGV: epoch seconds. A lease is renewed where there is a route.
+RENEW: Final = Script("""
+if redis.call('HEXISTS', KEYS[1], 'route') == 1 then redis.call('HSET', KEYS[1], 'lease', ARGV[1]) end
+""")
+
+# KEYS: identity, leader. ARGV: identity, who, milliseconds. Answers token and who leads until it runs out.
+CLAIM: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'REPLACED'} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local leader = redis.call('HMGET', KEYS[2], 'holder', 'token', 'until')
+local holder, token = leader[1] or '', tonumber(leader[2] or '0')
+if holder ~= ARGV[2] then
+  if holder ~= '' and tonumber(leader[3]) > now then return {'HELD', token, holder} end
+  token = token + 1
+end
+redis.call('HSET', KEYS[2], 'holder', ARGV[2], 'token', token, 'until', string.format('%d', now + ARGV[3]))
+return {'MINE', token, ARGV[2]}
+""")
+
+# KEYS: leader. ARGV: who. Its token stays, so the next one's is higher.
+RESIGN: Final = Script("""
+if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
+  redis.call('HSET', KEYS[1], 'holder', '', 'until', 0)
+end
+""")
+
+# KEYS: head. ARGV: token. Nothing with a lower one is committed from here on.
+RAISE: Final = Script("""
+if tonumber(redis.call('HGET', KEYS[1], 'fence') or '0') < tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'fence', ARGV[1])
+end
+""")
+
+# KEYS: evidence, versions, meta. ARGV: "epoch|source", body, rollout, mark of what is closed, seconds that
+# evidence outlives its rollout. A source whose last total has been added to `closed` is never added again.
+PUBLISH: Final = Script("""
+local closed = redis.call('HSTRLEN', KEYS[1], ARGV[1]) == #ARGV[4]
+if closed and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[4] then return 'CLOSED' end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
+local meta = redis.call('HGET', KEYS[3], ARGV[3])
+if not meta or string.match(meta, '^%d+ 1') then
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
+  redis.call('EXPIRE', KEYS[2], ARGV[5])
+end
+return 'DONE'
+""")
+
+# KEYS: evidence, versions. ARGV: pairs of "epoch|source" and the version that the caller has. Answers
+# triples of each one's name, version, and body ('' where the caller has it).
+EVIDENCE: Final = Script("""
+local have, found = {}, {}
+for i = 1, #ARGV, 2 do have[ARGV[i]] = ARGV[i + 1] end
+local versions = redis.call('HGETALL', KEYS[2])
+for i = 1, #versions, 2 do
+  local name, version = versions[i], versions[i + 1]
+  local body = false
+  if have[name] ~= version then body = redis.call('HGET', KEYS[1], name) or '' end
+  found[#found + 1] = name
+  found[#found + 1] = version
+  found[#found + 1] = body
+end
+return found
+""")
+
+# KEYS: evidence, versions. ARGV: mark, "epoch|closed", its version ('' where there is none), the new total,
+# then pairs of the sources added to it and the versions that were added. Answers DONE or CHANGED.
+CLOSE: Final = Script("""
+if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return 'CHANGED' end
+for i = 5, #ARGV, 2 do
+  if redis.call('HGET', KEYS[2], ARGV[i]) ~= ARGV[i + 1] then return 'CHANGED' end
+end
+for i = 5, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[1])
+  redis.call('HINCRBY', KEYS[2], ARGV[i], 1)
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
+return 'DONE'
+""")

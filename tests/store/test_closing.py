@@ -1,0 +1,97 @@
+"""Closing sources and leading, over every implementation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from accede.errors import StaleWrite, StoreError
+from accede.store.closing import CLOSED
+from accede.store.evidence import merge
+from accede.store.protocol import Store
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Backend, Records
+
+
+def total(store: Store, epoch: int = 0) -> dict[str, int]:
+    found = merge([one for one in store.evidence("fraud", "r1") if one.epoch == epoch])
+    assert found is not None
+    return {arm: counts.accounted for arm, counts in found.arms.items()}
+
+
+def test_a_closed_source_is_in_the_total_exactly_once(
+    backend: Backend, store: Store, records: Records
+) -> None:
+    for source, n in (("a/1", 3), ("a/2", 5), ("b/1", 7)):
+        store.publish_evidence(records.evidence(source, n=n))
+        store.publish_evidence(records.evidence(source, n=n, epoch=1))
+    before = merge(store.evidence("fraud", "r1")[:3])
+    assert store.close_sources("fraud", "r1", {"a/1"}) == 2
+    assert backend.open().close_sources("fraud", "r1", {"a/1", "a/2", "unheard/1"}) == 2
+    assert store.close_sources("fraud", "r1", {"a/1", "a/2"}) == 0
+    assert [(one.epoch, one.source) for one in store.evidence("fraud", "r1")] == [
+        (0, "b/1"), (0, CLOSED), (1, "b/1"), (1, CLOSED),
+    ]  # fmt: skip
+    assert merge(store.evidence("fraud", "r1")[:2]) == before
+    assert total(store) == total(store, 1) == {"stable": 15}
+
+
+def test_a_closed_source_that_speaks_again_is_refused_and_changes_nothing(
+    store: Store, records: Records
+) -> None:
+    store.publish_evidence(records.evidence("a/1", n=3))
+    store.close_sources("fraud", "r1", {"a/1"})
+    with pytest.raises(StoreError, match=r"'a/1'.*'fraud'.*restart this router"):
+        store.publish_evidence(records.evidence("a/1", n=4))
+    store.publish_evidence(records.evidence("a/1", n=1, epoch=1))  # nothing was closed there
+    assert total(store) == {"stable": 3}
+
+
+def test_closed_evidence_outlives_every_commit_of_an_open_rollout(store: Store, records: Records) -> None:
+    store.publish_evidence(records.evidence("a/1", n=3))
+    store.commit(records.commit())
+    store.close_sources("fraud", "r1", {"a/1"})
+    store.commit(records.commit(version=2))
+    assert total(store) == {"stable": 3}
+
+
+def test_whoever_leads_goes_on_leading(store: Store, records: Records) -> None:
+    first, again = store.claim("me", 5.0), store.claim("me", 5.0)
+    assert (first.mine, first.holder) == (True, "me")
+    assert again == first
+    store.commit(records.commit())
+    store.resign("me")
+    assert store.claim("me", 5.0).mine
+
+
+@pytest.mark.parametrize("backend", ["valkey", "valkey-cluster"], indirect=True)
+class TestLeads:
+    def test_another_leads_only_when_the_lead_was_given_up(self, backend: Backend) -> None:
+        first, second = backend.open(), backend.open()
+        assert first.claim("first", 60.0).mine
+        assert second.claim("second", 60.0) == msgspec.structs.replace(first.claim("first", 60.0), mine=False)
+        second.resign("second")  # which it does not hold
+        assert not second.claim("second", 60.0).mine
+        first.resign("first")
+        assert second.claim("second", 60.0).mine
+        assert not first.claim("first", 60.0).mine
+
+    def test_nothing_of_an_earlier_holder_is_written_any_more(
+        self, backend: Backend, records: Records
+    ) -> None:
+        stale, newer = backend.open(), backend.open()
+        stale.claim("stale", 0.001)
+        stale.commit(records.commit())
+        while not (lead := newer.claim("newer", 60.0)).mine:
+            pass
+        before = newer.routes(), newer.rollouts(), newer.audit()
+        for change in (records.commit(version=2), records.commit("credit", rollout="r2")):
+            with pytest.raises(StaleWrite, match="another controller has taken the lead"):
+                stale.commit(change)
+        assert (newer.routes(), newer.rollouts(), newer.audit()) == before
+        newer.commit(records.commit(version=2))
+        assert stale.claim("stale", 60.0).token == lead.token  # an operator's act there is under this lead
+        stale.commit(records.commit(version=3))
