@@ -58,9 +58,7 @@ class Client:
         """Part of asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
         self._since = monotonic()
-        path = self._path
-        path.clients.add(self)
-        path.shaking.pop(self, None)
+        self._path.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""

@@ -20,11 +20,10 @@ from .reach import Upstreams
 from .table import RouteTable
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from .client import Client
     from .exchange import Exchange
     from .retrying import Discarded
+    from .secured import Secured
     from .tunnel import Tunnel
 
 _SWEEP: Final = 0.25  # seconds between looks at connections without a request
@@ -61,7 +60,7 @@ class DataPath:
     addresses are left out, `tell` takes lines of the log. `number`: of
     the newest exchange; they grow by assignment. `held_bytes`: of bodies that are waited for. `captured`:
     bytes of requests and answers kept for analysis, copies and second attempts. `discarded`: answers nobody
-    wants any more. `shaking`: clients in their TLS handshake, since when and on what, the oldest first.
+    wants any more. `shaking`: those in their TLS handshake, the oldest first.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class DataPath:
         self.held_bytes = self.captured = 0
         self.discarded: set[Discarded] = set()
         self.clients: set[Client | Tunnel] = set()
-        self.shaking: dict[Client, tuple[float, socket]] = {}
+        self.shaking: dict[Secured, None] = {}
         self.draining = False
         self._flushing = False
         self.offset = time() - monotonic()

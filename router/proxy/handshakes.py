@@ -1,19 +1,19 @@
 """TLS clients until their handshake is over: how many may be in it, and who makes room for whom.
 
-They are accepted here and not by one of the loop's servers. Those neither say how many handshakes are open
-nor let go of one, so a few hundred clients that say nothing would keep their places for all the time they
-have, and everybody else would wait for it in the system's queue.
+They are accepted here and not by one of the loop's servers, which take whoever comes: a few hundred clients
+that say nothing would keep their places for all the time they have, and everybody else would wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
+
+from .secured import Secured
 
 if TYPE_CHECKING:
     from .client import Client
@@ -57,8 +57,13 @@ class Handshakes:
             loop.remove_reader(one.fileno())
 
     def look(self) -> None:
-        """Accept again where there is room now. Every tick."""
-        if not self._reading and self._room(monotonic()):
+        """Cut who has taken too long, and accept again where there is room now. Every tick."""
+        now = monotonic()
+        while (oldest := next(iter(self._path.shaking), None)) is not None:
+            if now - oldest.since <= self._path.limits.head:
+                break
+            oldest.abort()
+        if not self._reading and self._room(now):
             self.open()
 
     def _room(self, now: float) -> bool:
@@ -66,12 +71,10 @@ class Handshakes:
         path = self._path
         shaking = path.shaking
         while len(shaking) >= _AT_ONCE or len(shaking) + len(path.clients) >= path.limits.clients:
-            client = next(iter(shaking), None)
-            if client is None or now - shaking[client][0] < _GRANTED:
+            oldest = next(iter(shaking), None)
+            if oldest is None or now - oldest.since < _GRANTED:
                 return len(shaking) < _AT_ONCE
-            _, end = shaking.pop(client)
-            with contextlib.suppress(OSError):  # it has just gone by itself
-                end.shutdown(socket.SHUT_RDWR)  # its transport closes it
+            oldest.abort()
         return True
 
     def _accept(self, listening: socket.socket) -> None:
@@ -92,18 +95,15 @@ class Handshakes:
                 end.close()
                 continue
             end.setblocking(False)
-            self._path.shaking[client] = now, end
-            task = asyncio.get_running_loop().create_task(self._shake(end, client))
+            secured = Secured(self._path, self.context, cast("asyncio.Protocol", client))
+            task = asyncio.get_running_loop().create_task(self._begin(end, secured))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _shake(self, end: socket.socket, client: Client) -> None:
+    async def _begin(self, end: socket.socket, secured: Secured) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: cast("asyncio.Protocol", client), end,
-                ssl=self.context, ssl_handshake_timeout=self._path.limits.head,
-            )  # fmt: skip
-        except OSError:  # ssl.SSLError and TimeoutError are; most are strangers looking around
-            pass
-        finally:
-            self._path.shaking.pop(client, None)  # where it failed; else it is a client by now
+                lambda: cast("asyncio.Protocol", secured), end
+            )
+        except OSError:  # it has just gone by itself
+            secured.abort()

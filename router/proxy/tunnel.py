@@ -2,7 +2,7 @@
 
 After a 101 (RFC 9110 §7.8) neither connection is HTTP any more, so neither comes back: the tunnel ends
 with both. What one side cannot take pauses the other; an end of one direction is passed on, and the other
-direction lives on where both connections can say so (TLS as asyncio has it cannot: there both end).
+direction lives on where both connections can say so (TLS cannot here: there both end).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     process's life in flushes. `listen`: bound sockets (listen() already called, one worker each).
     `tls`: files of the certificate clients see, None: plain HTTP; `spare`: descriptor of the parent's
     Spare. `connections`: clients at one time at most; an idle one takes 1 to 2 KiB of this process, over TLS
-    about 25, so the default is 16 MiB, over TLS 200.
+    about 20, so the default is 16 MiB, over TLS 160.
     `tunnel_timeout`: of a connection that switched protocols and is silent both ways.
     `control`: one end of a Unix stream socket pair: framed Table and Drain come in, Applied and
     Tripped go out. `observer`: path of the observer's Unix socket. `counters`: path of the map.
