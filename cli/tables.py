@@ -161,7 +161,8 @@ def _mirror(counts: MirrorCounts) -> str:
         "too many bytes": counts.dropped_bytes,
         "rate": counts.dropped_rate,
         "too large": counts.dropped_size,
-        "lost": counts.lost,
+        "no descriptor left": counts.unconnected,
+        "lost": max(0, counts.lost - counts.unconnected),
         "answered by stable instead": counts.unpaired,
     }
     drops = ", ".join(f"{count} {why}" for why, count in dropped.items() if count)

@@ -132,6 +132,7 @@ class MirrorTally(msgspec.Struct, array_like=True, gc=False):
     unpaired: int = 0
     warmed: int = 0
     held: int = 0
+    unconnected: int = 0
 
 
 class Flush(msgspec.Struct, array_like=True):

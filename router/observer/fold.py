@@ -370,6 +370,7 @@ class Fold:
         mirror.unpaired += tally.unpaired
         mirror.warmed += tally.warmed
         mirror.held += tally.held
+        mirror.unconnected += tally.unconnected
 
     def lose_pairs(self, count: int, kind: int) -> None:
         """Count pairs that were dropped before they came here."""

@@ -136,6 +136,9 @@ class Copy(Receiver):
         self.lost = True
         if self.warmth is not None:
             self.warmth.give_back()
+        else:
+            slot = self.exchange.slot
+            self._mirrors.path.gathered.tally(slot, self.mirror.kind).unconnected += 1
         self.finish(Ending.DISCONNECTED)
 
     def expire(self) -> None:

@@ -458,11 +458,12 @@ class TestPairs:
     def test_copies_are_tallied(self) -> None:
         folded = fold()
         for _ in range(2):
-            folded.add_tally(MirrorTally(0, 6, 1, 2, 1, 1, 1))
+            folded.add_tally(MirrorTally(0, 6, 1, 2, 1, 1, 1, unconnected=1))
         folded.lose_pairs(3, PAIR_SHADOW)
         mirror = published(folded).mirror
         assert (mirror.chosen, mirror.sent, mirror.dropped_in_flight, mirror.lost) == (12, 2, 4, 3)
         assert (mirror.dropped_bytes, mirror.dropped_rate, mirror.dropped_size) == (2, 2, 2)
+        assert mirror.unconnected == 2
 
 
 def test_evidence_is_a_copy() -> None:

@@ -114,6 +114,7 @@ class TestDescriptors:
             lost = [pair for pair in pairs if pair.lost]
             assert {pair.shadow_ending for pair in pairs if not pair.lost} == {Ending.TIMEOUT}
             assert 48 <= len(lost) < 72, len(lost)
+            wait_for(lambda: observer.tally.unconnected == sum(pair.lost for pair in observer.pairs))
         observer.wait_facts(144)
         assert {(fact.ending, fact.status) for fact in observer.facts} == {(Ending.ANSWERED, 200)}
         wait_for(lambda: counts_agree(worker))
