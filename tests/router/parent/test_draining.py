@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import psutil
 
 from tests.router.conftest import Connection
 from tests.router.parent.test_parent import RouterProcess, commit, poll, route, start
+from tests.router.proxy.test_tunnel import RawServer, exactly, server, tunnel
 
-__all__ = ["start"]  # a fixture
+__all__ = ["server", "start"]  # fixtures
 
 
 def asked(script: str, more: str = "Content-Length: 2\r\n\r\n{}") -> bytes:
@@ -44,6 +46,35 @@ def test_streams_and_uploads_are_finished_and_idle_connections_closed(
     poll(lambda: router.accounted() == 3)
     for client in (idle, stream, upload):
         client.close()
+
+
+def test_a_tunnel_outlives_new_routes_and_gets_the_whole_time_of_the_drain(
+    start: Callable[..., RouterProcess], tmp_path: Path, server: RawServer, stable: Any
+) -> None:
+    commit(tmp_path, route(server.url, server.url, weight=0))
+    router = start(drain=1.0).ready()
+    client, end = tunnel(router, server)
+    commit(tmp_path, route(stable.url, stable.url, generation=2))
+    poll(lambda: router.status()["generations"] == {"s": 2})
+
+    def passes(word: bytes) -> None:
+        client.send(word)
+        assert exactly(end, len(word)) == word
+        end.sendall(word)
+        assert exactly(client.socket, len(word)) == word
+
+    passes(b"after new routes")
+    router.process.send_signal(signal.SIGTERM)
+    poll(lambda: any("drains" in line for line in router.said))
+    passes(b"while it drains")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert end.recv(1) == b""
+    end.sendall(b"the other direction")
+    assert exactly(client.socket, 19) == b"the other direction"
+    assert client.ended()
+    assert end.recv(1) == b""
+    assert router.process.wait(20) == 0
+    client.close()
 
 
 def test_a_second_signal_waits_for_nobody(

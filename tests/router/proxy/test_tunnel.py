@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import pytest
@@ -89,7 +90,14 @@ def exactly(end: socket.socket, count: int) -> bytes:
     return data
 
 
-def tunnel(worker: WorkerProcess, server: RawServer) -> tuple[Connection, socket.socket]:
+class Listening(Protocol):
+    """A worker, or a whole router."""
+
+    @property
+    def port(self) -> int: ...
+
+
+def tunnel(worker: Listening, server: RawServer) -> tuple[Connection, socket.socket]:
     """Both ends of an open tunnel."""
     client = Connection(worker.port)
     client.send(ASK)
