@@ -129,8 +129,8 @@ class ArmCounts(msgspec.Struct, array_like=True):
 class MirrorCounts(msgspec.Struct, array_like=True):
     """Fate of copies of one kind in one epoch: `chosen` = sent + all drops; `paired` have both sides.
 
-    `lost`: their bodies did not fit our own bounds, or, `unconnected` of them, this host had no descriptor for
-    one. `unpaired`: stable answered their request in the candidate's place. Beside them, in no other count:
+    `lost`: their bodies did not fit our own bounds, or this host had no descriptor for them (`unconnected`).
+    `unpaired`: stable answered their request in the candidate's place. Beside them, in no other count:
     `warmed`, copies that warmed the candidate up, and `held`, requests that stable answered outside the epoch
     meanwhile.
     """
