@@ -1,17 +1,21 @@
 """Publishing from a thread: the newest record of every kind is written to the store until it is there.
 
 Sockets are read on while a store is slow; a store that is gone is tried again, and nothing piles up
-meanwhile, because a newer record replaces the one before it.
+meanwhile, because a newer record replaces the one before it. Records are written in the order in which they
+were put, and one that fails goes behind the others. Predictions replace nothing: who puts them bounds them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 
-from ..errors import AccedeError
+from ..errors import AccedeError, WireError
 from ..store.evidence import Evidence
+from ..store.labels import Prediction
 from ..store.open import open_store
 from ..store.protocol import RouterStore
 from ..store.rollouts import ReplicaReport
@@ -19,7 +23,17 @@ from ..store.rollouts import ReplicaReport
 _PAUSE = 0.5  # seconds before a store that failed is tried again
 _LAST_CHANCE = 1.0  # seconds that a store gets at the end when it has been failing
 
-Record = Evidence | ReplicaReport
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Predictions of one service. `refuse` is told of those that are lost, in the outbox's thread."""
+
+    service: str
+    predictions: Sequence[Prediction]
+    refuse: Callable[[str, Sequence[Prediction]], None]
+
+
+Record = Evidence | ReplicaReport | Remembered
 
 
 class Outbox:
@@ -29,7 +43,8 @@ class Outbox:
         self._address = address
         self._complain = complain
         self._waiting: dict[Hashable, Record] = {}
-        self._writing = False
+        self._writing: Record | None = None
+        self._numbers = count()
         self._failing = False
         self._closing = False
         self._abandoned = False  # closed, and what still waits is given up
@@ -37,11 +52,10 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    @property
-    def empty(self) -> bool:
-        """Whether everything put in has been written."""
+    def holds(self, kind: type[Record]) -> bool:
+        """Whether a record of this kind has not been written yet."""
         with self._changed:
-            return not self._waiting and not self._writing
+            return any(isinstance(record, kind) for record in (*self._waiting.values(), self._writing))
 
     @property
     def failing(self) -> bool:
@@ -51,21 +65,32 @@ class Outbox:
     def put(self, key: Hashable, record: Record) -> None:
         """Write `record` soon, in place of one with the same key that still waits."""
         with self._changed:
+            self._waiting.pop(key, None)  # behind what was put in meanwhile
             self._waiting[key] = record
             self._changed.notify_all()
 
-    def close(self, patience: float) -> bool:
+    def append(self, predictions: Remembered) -> None:
+        """Write these too, in place of nothing."""
+        self.put(("predictions", next(self._numbers)), predictions)
+
+    def settle(self, patience: float) -> bool:
         """Give waiting records `patience` seconds to be written, a failing store less; whether all were."""
         began = monotonic()
         with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-            while self._waiting or self._writing:
+            while self._waiting or self._writing is not None:
                 left = began + (_LAST_CHANCE if self._failing else patience) - monotonic()
                 if left <= 0:
-                    break
+                    return False
                 self._changed.wait(left)
-            written = not self._waiting and not self._writing
+        return True
+
+    def close(self, patience: float) -> bool:
+        """`settle`, and write nothing after that; whether all were written."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        written = self.settle(patience)
+        with self._changed:
             self._abandoned = True
             self._changed.notify_all()
         self._thread.join(1.0)
@@ -81,7 +106,7 @@ class Outbox:
                     break
                 key = next(iter(self._waiting))
                 record = self._waiting.pop(key)
-                self._writing = True
+                self._writing = record
             try:
                 store = store or open_store(self._address)
                 _publish(store, record)
@@ -91,7 +116,7 @@ class Outbox:
                 store = self._failed(store, problem)
                 done = False
             with self._changed:
-                self._writing = False
+                self._writing = None
                 if not done:
                     self._waiting.setdefault(key, record)
                 self._changed.notify_all()
@@ -112,5 +137,17 @@ class Outbox:
 def _publish(store: RouterStore, record: Record) -> None:
     if isinstance(record, Evidence):
         store.publish_evidence(record)
-    else:
+    elif isinstance(record, ReplicaReport):
         store.publish_report(record)
+    else:
+        _remember(store, record)
+
+
+def _remember(store: RouterStore, record: Remembered) -> None:
+    predictions = record.predictions
+    try:
+        lost = store.labels.publish_predictions(record.service, predictions).no_room
+    except WireError:  # tried again it would fail again
+        lost = len(predictions)
+    if lost:
+        record.refuse(record.service, predictions[-lost:])

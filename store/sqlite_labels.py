@@ -16,6 +16,7 @@ from .labels import (
     Due,
     Held,
     Joined,
+    Kept,
     Label,
     LabelCounts,
     Prediction,
@@ -49,6 +50,9 @@ CREATE TABLE label_totals (
 ) WITHOUT ROWID;
 """
 
+_ROW: Final = "(?, ?, ?, ?, ?, ?, 1, 0, ?)"
+_ROWS: Final = 100  # of one statement: SQLite may have as few as 999 parameters
+
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 Writing = Callable[[Literal["NORMAL", "FULL"]], AbstractContextManager[sqlite3.Connection]]
 
@@ -69,8 +73,8 @@ class SqliteLabels:
         self._most_predictions = most_predictions
         self._most_labels = most_labels
 
-    def publish_predictions(self, service: str, predictions: Sequence[Prediction]) -> int:
-        """Keep those that are new, and say how many they were."""
+    def publish_predictions(self, service: str, predictions: Sequence[Prediction]) -> Kept:
+        """Keep those that are new, as far as there is room."""
         rows = [
             (service, one.request, one.rollout, one.kind, one.at, one.until, encode_prediction(one))
             for one in predictions
@@ -78,12 +82,12 @@ class SqliteLabels:
         with self._writing("NORMAL") as connection:
             room = max(0, self._most_predictions - _total(connection, service, "stored"))
             before = connection.total_changes
-            connection.executemany(
-                "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, ?, 1, 0, ?)", rows[:room]
-            )
+            for first in range(0, min(room, len(rows)), _ROWS):
+                _insert(connection, rows[first : min(first + _ROWS, room)])
             new = connection.total_changes - before
-            _count(connection, service, {"stored": new, "predictions": new, "dropped": len(rows[room:])})
-        return new
+            no_room = len(rows[room:])
+            _count(connection, service, {"stored": new, "predictions": new, "dropped": no_room})
+        return Kept(new, no_room)
 
     def add_labels(self, service: str, labels: Sequence[Label], until: float) -> LabelCounts:
         """Keep those that are new until then, flushed to the disk: who sent them will not send them again."""
@@ -186,6 +190,17 @@ class SqliteLabels:
             )
         labels = {name: found.get(f"label {name}", 0) for name in LabelCounts.__struct_fields__}
         return Held(found.get("predictions", 0), found.get("dropped", 0), LabelCounts(**labels))
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str | bytes | float, ...]]) -> None:
+    """Predictions that are not there yet.
+
+    In one statement: after each, Python's lock has to be got back, for which a busy thread lets this one wait
+    5 ms, and all other writers with it.
+    """
+    places = ", ".join([_ROW] * len(rows))
+    statement = f"INSERT OR IGNORE INTO predictions VALUES {places}"  # noqa: S608 (places for values only)
+    connection.execute(statement, [value for row in rows for value in row])
 
 
 def _add(

@@ -20,7 +20,8 @@ from ...policies.policy import RolloutPolicy
 from ...policies.service import ModelService
 from ...router.facts import CANDIDATE, PAIR_BACK, PAIR_SHADOW, STABLE, Fact, MirrorTally, Pair
 from ...router.observer.extract import Grouping, Groups
-from ...router.observer.fold import Fold, Several
+from ...router.observer.fold import Fold
+from ...router.observer.seen import Several
 from ...router.observer.pairing import PairSeen
 from ...store.evidence import Evidence
 from ...store.measurement import MeasurementPlan

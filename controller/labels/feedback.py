@@ -15,7 +15,7 @@ from ...errors import UsageError
 from ...policies.groups import OTHER, groups_of_slice
 from ...policies.outcome import OutcomeType
 from ...policies.service import ModelService, Slice
-from ...store.labels import Label, LabelCounts, request_key
+from ...store.labels import MOST_INSTANCES, Label, LabelCounts, request_key
 from ...store.protocol import Store
 
 MOST_LABELS: Final = 10_000  # of one request
@@ -41,7 +41,7 @@ class SentLabel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request_id: Annotated[str, Field(min_length=1, max_length=1000)]
-    value: Sent | Annotated[list[Sent], Field(min_length=1, max_length=10_000)] | None = None
+    value: Sent | Annotated[list[Sent], Field(min_length=1, max_length=MOST_INSTANCES)] | None = None
     groups: Annotated[dict[str, str], Field(max_length=20)] = Field(default_factory=dict)
     at: Annotated[str, Field(max_length=1000)] = ""
 

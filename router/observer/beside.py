@@ -13,11 +13,11 @@ from ...store.measurement import MeasurementPlan
 from ...store.routes import ServiceRoute
 from ..facts import Body, Fact, Pair
 from .extract import FORMATS
-from .fold import Seen, Several
 from .formats import Json
 from .inputs import NO_LABELS, Inputs, Labels
 from .pairing import PairSeen
 from .recorder import Recorder, Recording
+from .seen import Seen, Several
 
 _ARMS = ("stable", "candidate")
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from operator import getitem
 from typing import Final
 
@@ -27,18 +26,20 @@ from ...store.histogram import BINS, bin_of, value_bin
 from ...store.measurement import CLUSTERS, MeasurementPlan
 from ...store.routes import ServiceRoute
 from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, STABLE, Body, Ending, Fact, MirrorTally, Pair
-from .asides import Aside
+from .arms import Arm
+from .asides import Aside, Stated
 from .decode import unreadable
 from .extract import Extractor, Groups, Prediction
-from .extras import Amount, Columns, Extras, part
+from .extras import Columns, Extras, part
 from .failures import Failures
 from .openai import OpenAi, Reply, wants_stream
 from .pairing import PairFold, PairSeen
-from .quick import One, Quick, quick_of
-from .replies import PREFIX, ReplyFold, Told
+from .quick import Quick, quick_of
+from .replies import PREFIX, ReplyFold
 from .scores import Scorer, Scores
-from .sums import ALL, ArmCell, Put, Ranks, column
-from .unscored import UNSCORED, Value
+from .seen import Seen, Several, shrunk
+from .sums import Put, Ranks, column
+from .unscored import UNSCORED
 
 # Plain integers: comparing with members of an enumeration takes twice as long.
 _ANSWERED, _DISCONNECTED, _OPEN = int(Ending.ANSWERED), int(Ending.DISCONNECTED), int(Ending.OPEN)
@@ -51,59 +52,7 @@ _MAX_COMPLAINTS: Final = 8  # one for each arm and a few codings
 _SO_FAR = frozenset({_DISCONNECTED, _OPEN})
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
-    """What the bodies of one exchange held: all instances' predictions and groups, and what else was told."""
-
-    values: list[Prediction]
-    groups: Groups
-    told: Told | None = None
-    more: Columns = ()
-
-
-Seen = One | Several  # by far the most are ordinary and hold one prediction: see Quick
-
-
-def weight_of(seen: Seen | None) -> int:
-    """About how many values wait in memory with an exchange."""
-    if seen is None:
-        return 1
-    return 1 + len(seen.values) + sum(map(len, seen.more)) if isinstance(seen, Several) else 2
-
-
 _ARMS: tuple[ArmKey, ArmKey] = ("stable", "candidate")
-
-
-class _Arm:
-    """All cells of one arm: `groups[slice][group]`."""
-
-    def __init__(
-        self, plan: MeasurementPlan, slices: list[tuple[frozenset[str], int]], ranks: Ranks, bins: int,
-        extras: tuple[str, ...],
-    ) -> None:  # fmt: skip
-        clusters = CLUSTERS if plan.sticky else 1
-        everything = set(ALL) if plan.extraction is not None else {"errors", "client_disconnects", "latency"}
-        if plan.extraction is not None and plan.limits is None:
-            everything.discard("mean")
-        if plan.extraction is None or plan.extraction.selected is None:
-            everything.discard("selected")
-        self.whole = ArmCell(frozenset(everything), ranks, bins, clusters)
-        self.groups = [
-            [ArmCell(metrics, ranks, bins, clusters) for _ in range(count)] for metrics, count in slices
-        ]
-        # Per slice and group, as far as asked for: position of the extra and its sums.
-        self.extras = [Amount(clusters) for _ in extras]
-        self.group_extras = [
-            [
-                [(at, Amount(clusters)) for at, name in enumerate(extras) if name in metrics]
-                for _ in range(count)
-            ]
-            for metrics, count in slices
-        ]
-        self.sliced = any(any(cells) for cells in self.group_extras)
-        self.counts = ArmCounts()
-        self.units = column(CLUSTERS) if plan.sticky else None
-        self.latency = [0] * BINS
 
 
 class Fold:
@@ -124,29 +73,32 @@ class Fold:
         self._quick: Quick | None = None
         self._replies: ReplyFold | None = None
         self._telling: tuple[Extractor, OpenAi, ReplyFold] | None = None
+        self._stated = ""  # path of how sure answers are, where predictions are remembered
         self._unscored = plan.extraction is not None and plan.extraction.type in UNSCORED
         self.complaints: set[str] = set()
         self._bins: tuple[str, ...] = ()
         slices: list[tuple[frozenset[str], int]] = []
-        self._slice_names: list[tuple[str, ...]] = []
+        self.slice_names: list[tuple[str, ...]] = []  # of each slice that is kept, its groups: slice=group
         if plan.extraction is not None:
             wanted = frozenset(name for names in plan.sliced_metrics.values() for name in names)
             self._extractor = Extractor(plan.extraction, route.protocol, wanted)
             self._scorer = Scorer(plan, plan.extraction)
             self._bins = self._scorer.bins
             self._extras = Extras(plan, plan.extraction)
+            self._stated = plan.extraction.uncertainty if plan.labels else ""
             self._quick = quick_of(
-                plan.extraction, route.protocol, self._extractor, self._scorer, self._extras
-            )
+                plan.extraction, route.protocol, self._extractor, self._scorer, self._extras,
+                stated=self._stated,
+            )  # fmt: skip
             if self._extractor.replies is not None:
                 self._replies = ReplyFold(plan)
                 self._telling = self._extractor, self._extractor.replies, self._replies
             for planned, names in zip(self._extractor.slices, self._extractor.names, strict=True):
                 metrics = frozenset(m for m, asked in plan.sliced_metrics.items() if planned.name in asked)
                 slices.append((metrics, len(names)))
-                self._slice_names.append(tuple(f"{planned.name}={name}" for name in names))
+                self.slice_names.append(tuple(f"{planned.name}={name}" for name in names))
         self._more = self._extras.names if self._extras is not None else ()
-        self._arms = tuple(_Arm(plan, slices, self._ranks, len(self._bins), self._more) for _ in _ARMS)
+        self._arms = tuple(Arm(plan, slices, self._ranks, len(self._bins), self._more) for _ in _ARMS)
         self._pairs = PairFold(
             plan, self._failures.failed, self._extractor, self._scorer, slices, self._replies, self._extras
         )
@@ -185,19 +137,19 @@ class Fold:
             return Several([], ())
         if usable and not values:
             self._explain(fact, body)
-        more = self._columns(extractor, values, body) if usable else ()
-        return Several(_shrunk(values), groups, None, more)
+        more, stated = self._asides(extractor, values, body) if usable else ((), ())
+        return Several(shrunk(values), groups, None, more, stated)
 
-    def _columns(self, extractor: Extractor, values: list[Prediction], body: Body) -> Columns:
-        """The extras of an answer."""
+    def _asides(
+        self, extractor: Extractor, values: list[Prediction], body: Body
+    ) -> tuple[Columns, Sequence[Stated | None]]:
+        """The extras of an answer, and how sure it is where that is remembered."""
         extras = self._extras
-        if extras is None or not extras.names:
-            return ()
-        reading = extractor.asides
         aside = Aside()
-        if extras.beside:
-            aside = reading.read(body.response, body.response_encoding, body.response_head)
-        return extras.columns(values, aside)
+        if self._stated or (extras is not None and extras.beside):
+            aside = extractor.asides.read(body.response, body.response_encoding, body.response_head)
+        more = extras.columns(values, aside) if extras is not None and extras.names else ()
+        return more, aside.uncertainty if self._stated else ()
 
     def _replied(
         self, fact: Fact, body: Body, extractor: Extractor, form: OpenAi, replies: ReplyFold, *, usable: bool
@@ -216,9 +168,8 @@ class Fold:
             self._explain(fact, body)
         instances, groups = extractor.groups(body.request, body.request_encoding, body.request_head)
         values, groups = extractor.matched(values, instances, groups)
-        return Several(
-            _shrunk(values), groups, told, self._columns(extractor, values, body) if usable else ()
-        )
+        more, stated = self._asides(extractor, values, body) if usable else ((), ())
+        return Several(shrunk(values), groups, told, more, stated)
 
     def _explain(self, fact: Fact, body: Body) -> None:
         """Count answers whose coding nobody here can undo: they would look like missing predictions."""
@@ -256,7 +207,7 @@ class Fold:
         if isinstance(seen, tuple):
             index = bin_of(fact.latency)
             arm.latency[index] += 1
-            y, selected, place, groups, value, more = seen
+            y, selected, place, groups, value, more, _ = seen
             rank = self._ranks.of_bin[index]
             unit = fact.unit % CLUSTERS if self._sticky else 0
             arm.whole.add_plain(at, rank, unit, y, selected, place)
@@ -274,7 +225,7 @@ class Fold:
             return
         self._add_other(fact, seen, arm, at)
 
-    def _add_other(self, fact: Fact, seen: Several | None, arm: _Arm, at: int) -> None:
+    def _add_other(self, fact: Fact, seen: Several | None, arm: Arm, at: int) -> None:
         counts = arm.counts
         ending = fact.ending
         told = seen.told if seen is not None else None
@@ -316,7 +267,7 @@ class Fold:
         if self._baseline and scores is not None and fact.arm == STABLE and not self._unscored:
             self._reference(values)
 
-    def _tell(self, arm: _Arm, unit: int, more: Columns, groups: Groups) -> None:
+    def _tell(self, arm: Arm, unit: int, more: Columns, groups: Groups) -> None:
         """Add the extras of an exchange that should have had them; an answer nobody could read has none."""
         more = more or tuple([] for _ in self._more)
         for amount, found in zip(arm.extras, more, strict=True):
@@ -385,16 +336,16 @@ class Fold:
             arm.whole.series(series, name, "", self._bins)
             if arm.units is not None:
                 Put(series, name, "").events("requests", arm.units, column(CLUSTERS))
-            for names, cells in zip(self._slice_names, arm.groups, strict=True):
+            for names, cells in zip(self.slice_names, arm.groups, strict=True):
                 for group, cell in zip(names, cells, strict=True):
                     cell.series(series, name, group, self._bins)
             for extra, amount in zip(self._more, arm.extras, strict=True):
                 amount.series(series, name, "", extra)
-            for names, amounts in zip(self._slice_names, arm.group_extras, strict=True):
+            for names, amounts in zip(self.slice_names, arm.group_extras, strict=True):
                 for group, several in zip(names, amounts, strict=True):
                     for index, amount in several:
                         amount.series(series, name, group, self._more[index])
-        self._pairs.series(series, self._slice_names, self._bins)
+        self._pairs.series(series, self.slice_names, self._bins)
         if self._replies is not None:
             self._replies.series(series, _ARMS)
         return Evidence(
@@ -423,8 +374,3 @@ class Fold:
         }
         times["pair"] = self._pairs.times()
         return {name: counts for name, counts in times.items() if counts}
-
-
-def _shrunk(values: Sequence[Value]) -> list[Prediction]:
-    """Vectors as numbers: one arm by itself only tells that there is one, and many of them may wait."""
-    return [1.0 if isinstance(value, tuple) else value for value in values]

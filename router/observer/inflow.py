@@ -12,15 +12,18 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from random import Random
 
-from ...store.evidence import Evidence
+from ...store.evidence import ArmCounts, Evidence
 from ...store.routes import ServiceRoute
 from ..facts import Fact, Flush, Pair, Table
 from ..marker import EXCHANGE, KIND, NUMBER, PAIR
 from .beside import Beside
-from .fold import Fold, Seen, weight_of
+from .fold import Fold
 from .inputs import NO_LABELS, Labels
+from .notebook import NONE_LOST, Lost, Notebook
 from .pairing import PairSeen
 from .recorder import Recorder
+from .remembered import Remembering
+from .seen import Seen, weight_of
 
 KEPT_EPOCHS = 16  # closed ones per service: later facts of older ones are not awaited
 KEPT_FOR = 60.0  # seconds, beside twice `account_after`, for which a closed epoch awaits late facts
@@ -30,6 +33,7 @@ PENDING = 1_000_000  # facts and predictions waiting for their turn, per worker
 SETTLE = 0.1  # seconds: a new worker's first flush comes this late, and must not fall behind the watermark
 IDLE = 0.5  # seconds between publications of an epoch in which only the watermark moves
 _DEFAULT_ACCOUNT_AFTER = 10.0
+_ARMS = ("stable", "candidate")
 
 _number = itemgetter(0)
 
@@ -37,15 +41,19 @@ _number = itemgetter(0)
 class _Epoch:
     """One fold and what was last published of it."""
 
-    __slots__ = ("beside", "changed", "closed_at", "fold", "published_at", "still_open")
+    __slots__ = (
+        "beside", "changed", "closed_at", "fold", "published_at", "remembering", "still_open", "unremembered"
+    )  # fmt: skip
 
-    def __init__(self, fold: Fold, beside: Beside | None) -> None:
+    def __init__(self, fold: Fold, beside: Beside | None, remembering: Remembering | None) -> None:
         self.fold = fold
         self.beside = beside
+        self.remembering = remembering
         self.changed = True
         self.closed_at = 0.0  # when no table named it any more; 0: one does
         self.published_at = 0.0
         self.still_open: dict[str, int] = {}
+        self.unremembered: Lost = NONE_LOST
 
 
 _FactEntry = tuple[int, int, _Epoch, Fact, Seen | None, Labels]
@@ -74,13 +82,15 @@ class _Source:
 class Inflow:
     """All that one observer has been told. `strays`: facts without a place, dropped (they count as lost).
 
-    `cells`: those of a Marker, where the number of what is read next is noted.
+    `cells`: those of a Marker, where the number of what is read next is noted. `notebook`: what is
+    remembered, for whoever writes it.
     """
 
     def __init__(
         self, source: str, recorder: Recorder | None = None, cells: memoryview[int] | None = None
     ) -> None:
         self.source = source
+        self.notebook = Notebook()
         self._recorder = recorder
         self._cells: memoryview[int] | list[int] = [0] * 8 if cells is None else cells
         self._random = Random().random  # noqa: S311 - a sample, no secret
@@ -117,8 +127,10 @@ class Inflow:
         self._current.add(key)
         epoch = self._epochs.get(key)
         if epoch is None:
+            fold = Fold(route, plan)
             beside = Beside.of(route, plan, self._recorder, self._random)
-            epoch = self._epochs[key] = _Epoch(Fold(route, plan), beside)
+            remembering = Remembering.of(route.service, plan, fold.slice_names, self.notebook)
+            epoch = self._epochs[key] = _Epoch(fold, beside, remembering)
         self._slots[slot] = epoch
 
     def take(self, flush: Flush, now: float) -> None:
@@ -169,6 +181,8 @@ class Inflow:
             labels = NO_LABELS
             if epoch.beside is not None:
                 labels = epoch.beside.exchange(fact, body, seen, source.heard)
+            if epoch.remembering is not None and body is not None and seen is not None:
+                epoch.remembering.exchange(fact, body.request_id, seen)
             if fact.number < flush.line:
                 ready.append((fact.number, 0, epoch, fact, seen, labels))
             else:
@@ -222,6 +236,8 @@ class Inflow:
             read = epoch.fold.read_pair(pair)
             if epoch.beside is not None:
                 epoch.beside.pair(pair, read, source.heard)
+            if epoch.remembering is not None and read is not None:
+                epoch.remembering.pair(pair, read)
             weight = _pair_weight(read)
             if source.weight + weight > PENDING:
                 epoch.fold.lose_pairs(1, pair.kind)
@@ -259,10 +275,11 @@ class Inflow:
         for source in self._sources.values():
             self._close(source)
 
-    def evidence(self, now: float) -> list[Evidence]:
+    def evidence(self, now: float, *, unwritten: bool = False) -> list[Evidence]:
         """The totals of every epoch that has news, and of current ones twice a second for their watermark.
 
-        Empty until a worker has spoken: without one there is nothing to cover.
+        `unwritten`: what was remembered is not written before them, and counts as lost until it is. Empty
+        until a worker has spoken: without one there is nothing to cover.
         """
         patience = 2 * max(
             (epoch.fold.account_after for epoch in self._epochs.values()), default=_DEFAULT_ACCOUNT_AFTER
@@ -277,16 +294,22 @@ class Inflow:
         if not self._watermark:
             return []
         still_open = self._still_open()
+        lost = self.notebook.lost(unwritten=unwritten)
         news: list[Evidence] = []
         for key, epoch in self._epochs.items():
             opened = still_open.get(id(epoch), {})
-            due = epoch.changed or opened != epoch.still_open
+            unremembered = lost.get(key, NONE_LOST)
+            due = epoch.changed or opened != epoch.still_open or unremembered != epoch.unremembered
             if due or (key in self._current and now >= epoch.published_at + IDLE):
                 evidence = epoch.fold.evidence(self.source, now, self._watermark, opened)
                 if epoch.beside is not None:
                     evidence.inputs = epoch.beside.counts()
+                for arm, count in zip(_ARMS, unremembered, strict=True):
+                    if count:
+                        evidence.arms.setdefault(arm, ArmCounts()).unremembered = count
                 news.append(evidence)
                 epoch.changed, epoch.published_at, epoch.still_open = False, now, opened
+                epoch.unremembered = unremembered
         self._forget(now)
         return news
 
@@ -304,7 +327,7 @@ class Inflow:
             epoch = self._slots.get(slot)
             if epoch is not None and more:
                 arms = counts.setdefault(id(epoch), {})
-                name = "candidate" if arm else "stable"
+                name = _ARMS[1 if arm else 0]
                 arms[name] = arms.get(name, 0) + more
 
         for source in self._sources.values():
@@ -335,6 +358,7 @@ class Inflow:
                 late = now - epoch.closed_at > KEPT_FOR + 2 * epoch.fold.account_after
                 if (late and not epoch.still_open) or at < len(keys) - KEPT_EPOCHS:
                     gone = self._epochs.pop(key)
+                    self.notebook.forget(key)
                     self._slots = {slot: epoch for slot, epoch in self._slots.items() if epoch is not gone}
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ...store.evidence import Series, SeriesKey
 from ...store.measurement import CLUSTERS, MeasurementPlan
 from ..facts import PAIR_BACK, PAIR_FLOOR, PAIR_SHADOW, Ending, Pair
-from .asides import Aside
+from .asides import Aside, Stated
 from .extract import Extractor, Groups, Prediction
 from .extras import Columns, Extras, Shift, part
 from .likeness import Likeness
@@ -38,7 +38,7 @@ class PairSeen(NamedTuple):
     """What the bodies of a pair held: both sides' predictions, and the slice groups of the instances.
 
     `told`: what else both sides told, where the protocol tells more. `more`: the extras of stable and shadow.
-    `explained`: their explanations.
+    `explained`: their explanations. `stated`: how sure both are.
     """
 
     stable: list[Prediction]
@@ -47,6 +47,7 @@ class PairSeen(NamedTuple):
     told: tuple[Told, Told] | None = None
     more: tuple[Columns, Columns] = ((), ())
     explained: tuple[Explained, Explained] = ((), ())
+    stated: tuple[Sequence[Stated | None], Sequence[Stated | None]] = ((), ())
 
 
 class PairFold:
@@ -119,17 +120,18 @@ class PairFold:
                 shadow = extractor.predictions(pair.shadow_response, pair.shadow_encoding, pair.shadow_head)
             instances, groups = extractor.groups(pair.request, pair.request_encoding, pair.request_head)
             stable, groups = extractor.matched(stable, instances, groups)
-            more, explained = self._asides(extractor, pair, stable, shadow)
+            more, ours, theirs = self._asides(extractor, pair, stable, shadow)
             if self._vectors_within is not None:
                 stable, shadow = compared(stable, shadow, self._vectors_within)
-            return PairSeen(stable, shadow, groups, told, more, explained)
+            explained, stated = (ours.explanation, theirs.explanation), (ours.uncertainty, theirs.uncertainty)
+            return PairSeen(stable, shadow, groups, told, more, explained, stated)
         except Exception:  # noqa: BLE001  (whatever a stranger's body did to the reader, the pair still counts)
             return PairSeen([], [], ())
 
     def _asides(
         self, extractor: Extractor, pair: Pair, stable: list[Prediction], shadow: list[Prediction]
-    ) -> tuple[tuple[Columns, Columns], tuple[Explained, Explained]]:
-        """Extras and explanations of both sides; a side that failed tells none."""
+    ) -> tuple[tuple[Columns, Columns], Aside, Aside]:
+        """The extras of both sides and what else their answers tell; a side that failed tells nothing."""
         ours = theirs = Aside()
         if extractor.asides.wanted:
             read = extractor.asides.read
@@ -140,7 +142,7 @@ class PairFold:
         more: tuple[Columns, Columns] = ((), ())
         if self._extras is not None:
             more = self._extras.columns(stable, ours), self._extras.columns(shadow, theirs)
-        return more, (ours.explanation, theirs.explanation)
+        return more, ours, theirs
 
     def _side_failed(self, ending: int, status: int) -> bool:
         return ending != _ANSWERED or self._failed(ending, status)

@@ -19,11 +19,12 @@ from time import time
 import msgspec
 
 from ...errors import AccedeError, WireError
+from ...store.evidence import Evidence
 from ..announce import announce
 from ..control import ControlLink
 from ..facts import Applied, Drain, Message, Table, decode_flush
 from ..marker import Marker
-from ..outbox import Outbox
+from ..outbox import Outbox, Remembered
 from .autopsy import look_back
 from .frames import Frames
 from .inflow import Inflow
@@ -33,6 +34,7 @@ OBSERVER = -1  # the observer's number in Applied
 PUBLISH = 0.25  # seconds between publications
 _FLUSH_LIMIT = 64 * 2**20  # bytes; a worker holds 8 MiB of bodies and 65 536 facts and pairs at most
 _LAST_FLUSHES = 2.0  # seconds that workers' connections have to end when draining
+_LAST_PREDICTIONS = 2.0  # seconds for the store to take the last predictions, before the evidence of them
 _LAST_WRITES = 5.0  # seconds for the store to take the last evidence
 
 
@@ -91,6 +93,8 @@ class _Observing:
         self.inflow.finish()
         if self.recorder is not None:
             self.recorder.close()
+        self.remember()
+        await loop.run_in_executor(None, self.outbox.settle, _LAST_PREDICTIONS)
         self.publish(last=True)
         if not await loop.run_in_executor(None, self.outbox.close, _LAST_WRITES):
             complain("the store did not take the last evidence")
@@ -114,11 +118,26 @@ class _Observing:
 
     def publish(self, *, last: bool = False) -> None:
         """Hand the news to the outbox, unless it is still busy with the last."""
-        if last or self.outbox.empty:
-            for evidence in self.inflow.evidence(time()):
-                self.outbox.put((evidence.service, evidence.rollout, evidence.epoch), evidence)
+        outbox = self.outbox
+        unwritten = not self.remember()
+        if last or not outbox.holds(Evidence) or (unwritten and outbox.failing):
+            for evidence in self.inflow.evidence(time(), unwritten=unwritten):
+                outbox.put((evidence.service, evidence.rollout, evidence.epoch), evidence)
             for line in self.inflow.complaints():
                 complain(line)
+
+    def remember(self) -> bool:
+        """Hand predictions to the outbox, unless it is still busy with the last; whether it is not.
+
+        They go before the evidence of their exchanges: whenever this process is killed, what evidence
+        accounts is remembered in the store, or counted there as lost.
+        """
+        if self.outbox.holds(Remembered):
+            return False
+        notebook = self.inflow.notebook
+        for service, predictions in notebook.hand_out():
+            self.outbox.append(Remembered(service, predictions, notebook.refuse))
+        return True
 
     def left(self) -> None:
         """A worker has gone, or draining has begun."""

@@ -18,6 +18,7 @@ import msgspec
 from ...errors import WireError
 from ...store.measurement import Extraction
 from ..paths import EVERY, MISSING, Token, tokens_of
+from .asides import Stated, stated_of
 from .extract import Extractor
 from .extras import Extras
 from .formats import USUAL_PATHS
@@ -80,8 +81,11 @@ class Picker:
         self.pick: Callable[[Any], tuple[Any, ...] | None] = eval(source, known)  # noqa: S307  (see above)
 
 
-# A prediction with its y (see Scores), the group in every slice, and the y of all extras.
-One = tuple[float | None, bool, int | None, Sequence[int], float | str, Sequence[float | None]]
+# A prediction with its y (see Scores), the group in every slice, the y of all extras, and how sure the answer
+# is (None where nobody asks).
+One = tuple[
+    float | None, bool, int | None, Sequence[int], float | str, Sequence[float | None], Stated | None
+]  # fmt: skip
 
 
 class Quick:
@@ -95,11 +99,16 @@ class Quick:
         score: Callable[[float | str], tuple[float | None, bool, int | None]],
         extras: Extras | None = None,
         crossings: Sequence[tuple[int, Callable[[Sequence[int]], int]]] = (),
+        stated: str = "",
     ) -> None:
         """`slices`: path of each and what makes a group of its value; of a crossed one those of its parts,
-        which `crossings` puts together (how many parts, and how). Raises WireError, see Picker.
+        which `crossings` puts together (how many parts, and how). `stated`: path of how sure an answer is,
+        '' where nobody asks. Raises WireError, see Picker.
         """
-        beside = extras.beside if extras is not None else ()
+        beside: tuple[tuple[str, Callable[[Any], Any]], ...] = extras.beside if extras is not None else ()
+        self._stated = bool(stated)
+        if stated:
+            beside = (*beside, (stated, stated_of))
         self._extras = extras if extras is not None and extras.names else None
         answer = Picker([prediction, *(path for path, _ in beside)], [read, *(of for _, of in beside)])
         self._decode_answer, self._pick_answer = answer.decode, answer.pick
@@ -122,19 +131,20 @@ class Quick:
         together = _crossed(groups, self._crossings) if self._crossings else groups
         value = found[0]
         y, selected, place = self._score(value)
-        more = self._extras.plain(value, found[1:]) if self._extras is not None else ()
-        return y, selected, place, together, value, more
+        beside, stated = (found[1:-1], found[-1]) if self._stated else (found[1:], None)
+        more = self._extras.plain(value, beside) if self._extras is not None else ()
+        return y, selected, place, together, value, more, stated
 
 
 def _crossed(
     groups: Sequence[int], crossings: Sequence[tuple[int, Callable[[Sequence[int]], int]]]
-) -> list[int]:
+) -> tuple[int, ...]:
     at = 0
     together: list[int] = []
     for parts, of in crossings:
         together.append(groups[at] if parts == 1 else of(groups[at : at + parts]))
         at += parts
-    return together
+    return tuple(together)
 
 
 def _planted(root: _Node, tokens: Sequence[Token], single: dict[str, None]) -> str:
@@ -158,9 +168,10 @@ def _planted(root: _Node, tokens: Sequence[Token], single: dict[str, None]) -> s
 
 
 def quick_of(
-    extraction: Extraction, protocol: str, extractor: Extractor, scorer: Scorer, extras: Extras | None = None
-) -> Quick | None:
-    """The quick way for a plan, None where its paths or protocol have none."""
+    extraction: Extraction, protocol: str, extractor: Extractor, scorer: Scorer, extras: Extras | None = None,
+    *, stated: str = "",
+) -> Quick | None:  # fmt: skip
+    """The quick way for a plan, None where its paths or protocol have none. `stated`: see Quick."""
     path = extraction.path or USUAL_PATHS.get(protocol, "")
     if (
         protocol not in USUAL_PATHS
@@ -175,6 +186,6 @@ def quick_of(
     ]
     crossings = [(len(crossing.parts), crossing.of) for crossing in extractor.crossings]
     try:
-        return Quick(path, slices, READERS[extraction.type], scorer.plain, extras, crossings)
+        return Quick(path, slices, READERS[extraction.type], scorer.plain, extras, crossings, stated)
     except WireError:
         return None

@@ -9,7 +9,7 @@ import pytest
 
 from accede.errors import StaleWrite
 from accede.store.evidence import LABELS, Evidence, Series, SeriesKey, merge
-from accede.store.labels import COUNTED, TOMBSTONES, VALUED, Joined, Label, Prediction, request_key
+from accede.store.labels import COUNTED, TOMBSTONES, VALUED, Joined, Kept, Label, Prediction, request_key
 from accede.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def folded(store: Store) -> list[float]:
 
 
 def test_a_prediction_published_twice_is_one(store: Store) -> None:
-    assert store.labels.publish_predictions("fraud", [prediction(), prediction()]) == 1
-    assert store.labels.publish_predictions("fraud", [prediction(at=11.0), prediction("b", at=12.0)]) == 1
+    assert store.labels.publish_predictions("fraud", [prediction(), prediction()]) == Kept(1)
+    assert store.labels.publish_predictions("fraud", [prediction(at=11.0), prediction("b", at=12.0)]) == Kept(
+        1
+    )
     rows = store.labels.due("fraud", "r1", 100.0, 10).rows
     assert [row.prediction for row in rows] == [prediction(), prediction("b", at=12.0)]
 

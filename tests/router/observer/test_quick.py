@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from accede.errors import WireError
 from accede.router.facts import Body, Ending, Fact
 from accede.router.observer.fold import Fold
+from accede.router.observer.notebook import Notebook
 from accede.router.observer.quick import Picker
+from accede.router.observer.remembered import Remembering
 from accede.store.evidence import Evidence
+from accede.store.labels import Prediction
 from accede.store.measurement import (
     Extraction,
     LatencyThresholds,
@@ -63,17 +66,25 @@ def fold(planned: MeasurementPlan, protocol: str) -> Fold:
 
 
 def both_ways(planned: MeasurementPlan, protocol: str, exchanges: list[tuple[Fact, Body]]) -> Evidence:
-    """Folded by the short way where it goes, and by the extractor alone: the same evidence."""
+    """By the short way where it goes, and by the extractor alone: the same evidence and the same memory."""
     found: list[Evidence] = []
+    remembered: list[list[Prediction]] = []
     for short in (True, False):
         folded = fold(planned, protocol)
         assert folded._quick is not None
         if not short:
             folded._quick = None
+        notebook = Notebook()
+        remembering = Remembering.of("s", planned, folded.slice_names, notebook)
         for fact, body in exchanges:
-            folded.add(fact, folded.read(fact, body))
+            seen = folded.read(fact, body)
+            folded.add(fact, seen)
+            if remembering is not None and seen is not None:
+                remembering.exchange(fact, str(fact.number), seen)
+        remembered.append([one for _, part in notebook.hand_out() for one in part])
         found.append(folded.evidence("x:y", 1.0, 1.0, {}))
     quick, general = found
+    assert remembered[0] == remembered[1]
     assert {key: _rounded(series) for key, series in quick.series.items()} == {
         key: _rounded(series) for key, series in general.series.items()
     }
@@ -146,7 +157,9 @@ def test_it_agrees_with_the_extractor(
 @settings(max_examples=50)
 @given(bodies=st.lists(_EXCHANGE, max_size=4), sticky=st.booleans())
 def test_it_agrees_with_the_extractor_about_what_stands_beside(bodies: Any, sticky: bool) -> None:
-    planned = plan("predictions[*].score", "number", ("instances[*].sex",), sticky=sticky, ranks=RANKS)
+    planned = plan(
+        "predictions[*].score", "number", ("instances[*].sex",), sticky=sticky, ranks=RANKS, labels=True
+    )
     assert planned.extraction is not None
     extraction = msgspec.structs.replace(planned.extraction, values=OWN, uncertainty="predictions[*].age")
     sliced = {**planned.sliced_metrics, "metrics.share": ("s0",)}
@@ -164,7 +177,7 @@ def test_it_agrees_with_the_extractor_about_what_stands_beside(bodies: Any, stic
 def test_an_ordinary_exchange_goes_the_short_way() -> None:
     folded = fold(plan("predictions[*].score", "number", ("instances[*].sex", "instances[0].age")), "json")
     body = Body(1, b'{"instances":[{"sex":"m","age":30}]}', b'{"predictions":[{"score":0.7}]}', "", "")
-    assert folded.read(fact(), body) == (0.7, True, 2, [1, 1, 4], 0.7, ())
+    assert folded.read(fact(), body) == (0.7, True, 2, (1, 1, 4), 0.7, (), None)
     for changes in ({"status": 500}, {"status": 404}, {"ending": 3}, {"served": 1}):
         assert not isinstance(folded.read(fact(**changes), body), tuple)
     for changed in (
