@@ -21,8 +21,8 @@ from ...policies.service import ModelService
 from ...router.facts import CANDIDATE, PAIR_BACK, PAIR_SHADOW, STABLE, Fact, MirrorTally, Pair
 from ...router.observer.extract import Grouping, Groups
 from ...router.observer.fold import Fold
-from ...router.observer.seen import Several
 from ...router.observer.pairing import PairSeen
+from ...router.observer.seen import Several
 from ...store.evidence import Evidence
 from ...store.measurement import MeasurementPlan
 from ...store.rollouts import Analysis, Phase, RolloutRecord
