@@ -1,8 +1,9 @@
 """Publishing from a thread: the newest record of every kind is written to the store until it is there.
 
 Sockets are read on while a store is slow; a store that is gone is tried again, and nothing piles up
-meanwhile, because a newer record replaces the one before it. Records are written in the order in which they
-were put, and one that fails goes behind the others. Predictions replace nothing: who puts them bounds them.
+meanwhile, because a newer record replaces the one before it, in its turn. Records are written in the order in
+which they were put, and one that fails goes behind the others. Predictions replace nothing: who puts them
+bounds them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,6 @@ class Outbox:
     def put(self, key: Hashable, record: Record) -> None:
         """Write `record` soon, in place of one with the same key that still waits."""
         with self._changed:
-            self._waiting.pop(key, None)  # behind what was put in meanwhile
             self._waiting[key] = record
             self._changed.notify_all()
 
