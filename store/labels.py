@@ -86,7 +86,10 @@ class LabelCounts(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What became of some predictions: `no_room` of them, the last, are lost; others had been there."""
+    """What became of some predictions: `no_room` of them, the last, are lost; others had been there.
+
+    Of those of several rollouts, it may be the last of each.
+    """
 
     new: int = 0
     no_room: int = 0

@@ -17,6 +17,7 @@ MOST_BYTES: Final = 65_536 * LEAST  # of what waits, and again as much of what i
 AT_ONCE: Final = 1000  # predictions of one write; some 20 ms for which nobody else writes
 _VALUE: Final = 40  # bytes of one more value
 
+Log = tuple[str, str]  # service, rollout
 Epoch = tuple[str, str, int]  # service, rollout, epoch
 Lost = tuple[int, int]  # of stable and of the candidate; a pair is the candidate's
 NONE_LOST: Final[Lost] = (0, 0)
@@ -27,29 +28,29 @@ class Notebook:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._room = self._most_bytes = most_bytes
-        self._waiting: dict[str, list[Prediction]] = {}
-        self._handed: dict[str, list[Prediction]] = {}
+        self._waiting: dict[Log, list[Prediction]] = {}
+        self._handed: dict[Log, list[Prediction]] = {}
         self._refused: deque[tuple[str, Sequence[Prediction]]] = deque()
         self._lost: dict[Epoch, list[int]] = {}
 
-    def add(self, service: str, prediction: Prediction) -> None:
+    def add(self, log: Log, prediction: Prediction) -> None:
         """Keep it until it is handed out, if there is room."""
         side = prediction.sides[0]
         room = self._room - (LEAST if len(side) == 1 and type(side[0]) is float else _weight(prediction))
         if room < 0 or len(side) > MOST_INSTANCES:
-            self._lose(service, prediction)
+            self._lose(log[0], prediction)
             return
         self._room = room
         try:
-            self._waiting[service].append(prediction)
+            self._waiting[log].append(prediction)
         except KeyError:
-            self._waiting[service] = [prediction]
+            self._waiting[log] = [prediction]
 
     def hand_out(self) -> Iterator[tuple[str, Sequence[Prediction]]]:
-        """All that waits, in parts to be written; only when what was handed out before is written or lost."""
+        """All that waits, in parts of one rollout; only when what was handed out is written or lost."""
         self._handed, self._waiting = self._waiting, {}
         self._room = self._most_bytes
-        for service, predictions in self._handed.items():
+        for (service, _), predictions in self._handed.items():
             for first in range(0, len(predictions), AT_ONCE):
                 yield service, predictions[first : first + AT_ONCE]
 
@@ -66,9 +67,9 @@ class Notebook:
         found = {epoch: list(counts) for epoch, counts in self._lost.items()}
         if unwritten:
             for several in (self._handed, self._waiting):
-                for service, predictions in several.items():
+                for (service, rollout), predictions in several.items():
                     for one in predictions:
-                        found.setdefault((service, one.rollout, one.epoch), [0, 0])[1 if one.arm else 0] += 1
+                        found.setdefault((service, rollout, one.epoch), [0, 0])[1 if one.arm else 0] += 1
         return {epoch: (stable, candidate) for epoch, (stable, candidate) in found.items()}
 
     def forget(self, epoch: Epoch) -> None:

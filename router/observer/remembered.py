@@ -32,7 +32,7 @@ class Remembering:
     def __init__(
         self, service: str, plan: MeasurementPlan, names: Sequence[Sequence[str]], notebook: Notebook
     ) -> None:
-        self._service, self._notebook = service, notebook
+        self._log, self._notebook = (service, plan.rollout), notebook
         self._key = request_keys(service)
         self._rollout, self._epoch, self._batch = plan.rollout, plan.epoch, plan.batch
         self._keep, self._sticky = plan.label_keep, plan.sticky
@@ -73,7 +73,7 @@ class Remembering:
             named = self._named[groups]
         except KeyError:
             named = self._name(groups)
-        self._notebook.add(self._service, Prediction(
+        self._notebook.add(self._log, Prediction(
             request, ARM, self._rollout, self._epoch, at, at + self._keep, fact.arm,
             fact.unit % CLUSTERS if self._sticky else 0, 0, ((value,),),
             () if stated is None else ((stated,),), named,
@@ -109,7 +109,7 @@ class Remembering:
         intervals = tuple(map(_intervals, sides, stated))
         if all(each is None for side in intervals for each in side):
             intervals = ()
-        self._notebook.add(self._service, Prediction(
+        self._notebook.add(self._log, Prediction(
             request, kind, self._rollout, self._epoch, at, at + self._keep, arm, *clusters,
             tuple(map(tuple, sides)), intervals, named,
         ))  # fmt: skip

@@ -27,7 +27,7 @@ end
 """
 
 # KEYS: pred, kept, totals, beginning of due. ARGV: most, rollout, then request, kind, at, until, body
-# of each. Answers how many are new.
+# of each. Answers how many are new, and how many found no room.
 PREDICTIONS: Final = Script(
     _SHARED
     + """
@@ -51,7 +51,7 @@ end
 redis.call('HINCRBY', KEYS[3], 'stored', new)
 redis.call('HINCRBY', KEYS[3], 'predictions', new)
 redis.call('HINCRBY', KEYS[3], 'dropped', dropped)
-return new
+return {new, dropped}
 """
 )
 

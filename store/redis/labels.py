@@ -14,6 +14,7 @@ from ..labels import (
     Due,
     Held,
     Joined,
+    Kept,
     Label,
     LabelCounts,
     Prediction,
@@ -47,13 +48,13 @@ class RedisLabels:
         self._most_predictions = most_predictions
         self._most_labels = most_labels
 
-    def publish_predictions(self, service: str, predictions: Sequence[Prediction]) -> int:
-        """Keep those that are new, and say how many they were."""
+    def publish_predictions(self, service: str, predictions: Sequence[Prediction]) -> Kept:
+        """Keep those that are new, as far as there is room."""
         self._known(service)
         by_rollout: dict[str, list[Prediction]] = {}
         for one in predictions:
             by_rollout.setdefault(one.rollout, []).append(one)
-        new = 0
+        new = no_room = 0
         for rollout, all_of_it in by_rollout.items():
             for some in _pieces(all_of_it):
                 arguments: list[Argument] = [self._most_predictions, rollout]
@@ -62,8 +63,9 @@ class RedisLabels:
                         one.request, one.kind, repr(one.at), repr(one.until), encode_prediction(one)
                     )  # fmt: skip
                 keys = self._keys(service, "pred", "kept", "totals", "due:")
-                new += int(self._connection.run(PREDICTIONS, keys, arguments, writes=True))
-        return new
+                added, dropped = self._connection.run(PREDICTIONS, keys, arguments, writes=True)
+                new, no_room = new + int(added), no_room + int(dropped)
+        return Kept(new, no_room)
 
     def add_labels(self, service: str, labels: Sequence[Label], until: float) -> LabelCounts:
         """Keep those that are new until then, also on replicas: who sent them will not send them again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -48,6 +48,14 @@ def test_a_prediction_published_twice_is_one(store: Store) -> None:
     )
     rows = store.labels.due("fraud", "r1", 100.0, 10).rows
     assert [row.prediction for row in rows] == [prediction(), prediction("b", at=12.0)]
+
+
+def test_of_predictions_without_room_it_is_said_how_many_they_are(store: Store) -> None:
+    labels: Any = store.labels
+    labels._most_predictions = 2
+    assert labels.publish_predictions("fraud", [prediction(name) for name in "abc"]) == Kept(2, 1)
+    assert labels.publish_predictions("fraud", [prediction("d")]) == Kept(0, 1)
+    assert labels.held("fraud").dropped == 2
 
 
 def test_a_label_counts_once_and_another_value_is_a_conflict(store: Store) -> None:

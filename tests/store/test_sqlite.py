@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from accede.errors import StaleWrite, StoreError, UsageError
-from accede.store.labels import ARM, TOMBSTONES, Label, LabelCounts, Prediction, request_key
+from accede.store.labels import ARM, TOMBSTONES, Kept, Label, LabelCounts, Prediction, request_key
 from accede.store.open import open_store, store_path
 from accede.store.sqlite import SqliteStore
 
@@ -426,7 +426,7 @@ def test_predictions_without_room_are_dropped_and_counted(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         labels = store.labels
         labels._most_predictions = 2
-        labels.publish_predictions("s", [prediction(name) for name in "abc"])
+        assert labels.publish_predictions("s", [prediction(name) for name in "abc"]) == Kept(2, 1)
         held = labels.held("s")
         assert (held.predictions, held.dropped) == (2, 1)
         assert len(labels.due("s", "r1", 100.0, 10).rows) == 2
