@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,13 +58,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="1 round of 2 s: shows only that it works")
     parser.add_argument("--out", type=Path, help="folder of the report; docs/benchmarks for a whole run")
     parser.add_argument("--unpinned", action="store_true", help="no core of its own for the proxy")
+    parser.add_argument(
+        "--ahead", action="store_true", help="before whatever else runs here (root; Linux with autogroups)"
+    )
     parser.add_argument("--python", help="interpreter that runs the router; Accede must be installed there")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a goal is missed")
     given = parser.parse_args()
     options = Options(
         1 if given.quick else given.rounds, 2.0 if given.quick else given.seconds, given.connections,
         not given.unpinned, parts.interpreter(given.python), machine.places(pinned=not given.unpinned),
+        given.ahead,
     )  # fmt: skip
+    if options.ahead:
+        machine.put_ahead(os.getpid())  # wrk is of this session
     try:
         made = run(options, tuple(given.only or ALL))
     except Failed as problem:
@@ -108,7 +115,7 @@ def run(options: Options, chosen: tuple[str, ...]) -> Report:
         at=f"{datetime.now(UTC):%Y-%m-%d}", machine=where, versions=versions,
         rounds=options.rounds,
         seconds=options.seconds, connections=options.connections, pinned=options.pinned, lines=lines,
-        curves=curves, profiles=profiled, failed=failed,
+        curves=curves, profiles=profiled, failed=failed, ahead=options.ahead,
     )  # fmt: skip
 
 

@@ -149,6 +149,7 @@ def _page(report: Report, plots: list[str]) -> str:
     notes = [f"- {line.title}: {line.note}" for line in report.lines if line.note]
     missed = [f"- {row}: not measured: {why}" for row, why in report.failed.items()]
     core = "the proxy's workers on a core of their own" if report.pinned else "processes on any core"
+    core += ", and all of this before whatever else the machine did" if report.ahead else ""
     return "\n".join(
         [
             _INTRODUCTION.format(

@@ -107,3 +107,4 @@ class Report(msgspec.Struct):
     curves: list[Curve]
     profiles: list[Profile]
     failed: dict[str, str]  # row -> why it could not be measured
+    ahead: bool = False

@@ -41,7 +41,10 @@ LARGE = 2**20
 @contextmanager
 def scene(options: Options, *, large: int = 0) -> Iterator[Scene]:
     """Upstreams and a place for what the row starts; everything is ended afterwards."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Group(Path(folder)) as group:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        Group(Path(folder), ahead=options.ahead) as group,
+    ):
         Path(folder).chmod(0o755)  # nginx's workers are of a user of their own
         made = Scene(group, options.where, options.python)
         made.origin(body(PREDICTION), large)

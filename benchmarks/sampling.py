@@ -38,6 +38,7 @@ class Options(msgspec.Struct, frozen=True):
     pinned: bool
     python: str
     where: Places
+    ahead: bool = False
 
 
 class Sample(NamedTuple):

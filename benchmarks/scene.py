@@ -144,7 +144,9 @@ class Scene:
         others = {"observer": int(told["observer"]["pid"]), "parent": process.pid}
         if told.get("nursery"):
             others["nursery"] = int(told["nursery"])
-        return Side(name, port, serving, others)
+        side = Side(name, port, serving, others)
+        self.group.put_ahead(side.everything)  # each is a session of its own
+        return side
 
     def _nginx(self, name: str, text: str, port: int, cores: set[int]) -> subprocess.Popen[str]:
         config = self.folder / f"{name}.conf"

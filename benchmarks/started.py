@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from .machine import put_ahead
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 _GRACE = 10.0  # seconds to end by itself
@@ -52,8 +54,10 @@ def accepts(port: int) -> bool:
 class Group:
     """What one row started; what it wrote to standard error is shown if something fails."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ahead: bool = False) -> None:
+        """`ahead`: everything in it comes before what else runs on this machine."""
         self.folder = folder
+        self._ahead = ahead
         self._running: list[tuple[subprocess.Popen[str], Path]] = []
 
     def start(
@@ -73,7 +77,13 @@ class Group:
         finally:
             os.sched_setaffinity(0, before)
         self._running.append((process, log))
+        self.put_ahead([process.pid])
         return process
+
+    def put_ahead(self, pids: list[int]) -> None:
+        """Also these, which something in the group has started, if that is wanted."""
+        for pid in pids if self._ahead else ():
+            put_ahead(pid)
 
     def ready(self, process: subprocess.Popen[str], port: int) -> None:
         """Wait until `process` listens on `port`. Raises Failed with its last words."""
