@@ -183,16 +183,27 @@ class DataPath:
 
     def _lines(self, now: float) -> Lines:
         wall = now + self.offset
-        # Not up to `number`: what this very tick has begun is open, and nobody has taken it in yet.
-        lines = Lines(self.ages.newest + 1, wall, self.mirrors.next_pair, wall)
-        for number, exchange in self.ages.unreported.items():
-            lines.line, lines.line_time = number, exchange.assigned_at
-            break
+        lines = Lines(self.number + 1, wall, self.mirrors.next_pair, wall)
+        oldest = self._oldest_unreported()
+        if oldest is not None:
+            lines.line, lines.line_time = oldest.number, oldest.assigned_at
         lines.open = self.ages.counts()
         for number, copy in self.mirrors.open_pairs.items():
             lines.pair_line, lines.pair_line_time = number, copy.exchange.assigned_at
             break
         return lines
+
+    def _oldest_unreported(self) -> Exchange | None:
+        """Of those that are analysed. What began since the last tick is not among the ages yet."""
+        for exchange in self.ages.unreported.values():
+            return exchange
+        oldest: Exchange | None = None
+        for exchange in reversed(self.open.values()):
+            if exchange.number <= self.ages.newest:
+                break
+            if exchange.slot >= 0 and not exchange.reported:
+                oldest = exchange
+        return oldest
 
     def _sweep(self, now: float) -> None:
         self.offset = time() - monotonic()  # follows the clock when it is set
