@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from accede.router.facts import Placed
 from accede.router.proxy.bounds import CAPTURED, COPIED
@@ -22,6 +26,7 @@ from tests.router.conftest import (
 )
 
 BODY = 8 * 2**20
+KEPT = 16 * 2**20  # freed bytes that a worker does not give back to the system (worker.keep_freed)
 ABOVE_FORWARDING = 40 * 2**20  # buffers of two dozen connections, and what the allocator keeps
 
 
@@ -124,3 +129,33 @@ def test_copies_of_all_services_leave_room_for_what_is_captured(
     assert tally.sent + tally.dropped_bytes == tally.chosen
     assert 0 < tally.sent <= COPIED // BODY
     shadow.close()
+
+
+def faults(worker: WorkerProcess) -> int:
+    """Pages that the system has given the worker so far (minflt of proc(5))."""
+    fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
+def test_long_answers_are_passed_on_in_memory_that_is_kept_and_bounded(
+    start_worker: Callable[..., WorkerProcess], stable: UpstreamProcess
+) -> None:
+    """Given back and taken again, what one answer of 1 MiB is read into would be a hundred pages and more each time."""
+    worker = start_worker(Placed(route(stable.url), 0))
+    clients = [Connection(worker.port) for _ in range(8)]
+
+    def long_answers(each: int) -> None:
+        for client in clients * each:
+            client.send(post("/p", b"{}", "x-script: big"))
+            assert len(client.answer().body) == 2**20
+
+    long_answers(2)
+    before, rss = faults(worker), worker.rss()
+    long_answers(10)
+    taken = (faults(worker) - before) / 80
+    print(f"{taken:.0f} pages an answer, {(worker.rss() - rss) / 2**20:.1f} MiB more")
+    assert taken < 32
+    assert worker.rss() - rss < KEPT + 8 * 2**20
+    for client in clients:
+        client.close()
