@@ -141,7 +141,7 @@ def faults(worker: WorkerProcess) -> int:
 def test_long_answers_are_passed_on_in_memory_that_is_kept_and_bounded(
     start_worker: Callable[..., WorkerProcess], stable: UpstreamProcess
 ) -> None:
-    """What an answer of 1 MiB is read into would else be given back and taken again: some hundred pages each."""
+    """Else what an answer of 1 MiB is read into is given back and taken again: a hundred pages each time."""
     worker = start_worker(Placed(route(stable.url), 0))
     clients = [Connection(worker.port) for _ in range(8)]
 
