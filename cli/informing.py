@@ -7,7 +7,7 @@ from math import exp
 
 from rich.text import Text
 
-from ..store.rollouts import Advice, Blame, Drift, Outcome
+from ..store.rollouts import Advice, Blame, Calibration, Drift, Outcome
 
 
 def drift_lines(drift: Iterable[Drift]) -> Iterator[tuple[str, Text]]:
@@ -42,6 +42,24 @@ def _measures(one: Drift) -> Iterator[str]:
         yield f"χ² {one.chi_squared:.3g} (df {one.df})"
     if one.log_e is not None:
         yield f"equal p = {exp(-max(one.log_e, 0.0)):.2g}"
+
+
+def calibration_lines(calibration: Iterable[Calibration]) -> Iterator[tuple[str, Text]]:
+    """Both versions beside each other; what is withheld says why."""
+    for one in calibration:
+        sides = (
+            ("stable", one.stable, one.stable_by_chance),
+            ("candidate", one.candidate, one.candidate_by_chance),
+        )
+        words = [
+            f"{name} {value:.2%}" + ("" if chance is None else f" (of a calibrated one {chance:.2%})")
+            for name, value, chance in sides
+            if value is not None
+        ]
+        told = Text(f"{one.what}, step {one.step}: {', '.join(words) or 'not shown'}")
+        told.append(f"; {one.note}" if one.note else "")
+        told.append(f" (n = {one.n_stable:.0f} and {one.n_candidate:.0f}; decides nothing)", "dim")
+        yield "outcomes", told
 
 
 def blame_lines(blame: Sequence[Blame]) -> Iterator[tuple[str, Text]]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..controller.explain import estimate_of, interval_of, margin_of
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
 from .comparisons import Comparison, Comparisons
-from .informing import advice_lines, blame_lines, drift_lines
+from .informing import advice_lines, blame_lines, calibration_lines, drift_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -110,6 +110,7 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
     for check in view.validity:
         yield check.check.replace("_", " "), _check(check)
     yield from drift_lines(view.drift)
+    yield from calibration_lines(view.calibration)
     yield from blame_lines(view.blame)
     yield from advice_lines(view.advice)
     if view.phase.ended:
@@ -267,7 +268,12 @@ def explanation(explained: Explained) -> RenderableType:
         for check in found.validity:
             checks.add_row(Text(check.check.replace("_", " "), "dim"), _check(check))
         parts += [Text(), checks]
-    informing = [*drift_lines(found.drift), *blame_lines(found.blame), *advice_lines(found.advice)]
+    informing = [
+        *drift_lines(found.drift),
+        *calibration_lines(found.calibration),
+        *blame_lines(found.blame),
+        *advice_lines(found.advice),
+    ]
     if informing:
         information = Table.grid(padding=(0, 2))
         for name, words in informing:

@@ -29,6 +29,7 @@ from .cells import Cell
 from .drifting import drifts
 from .groups import groups_of
 from .labels.coverage import CHECK, progress
+from .labels.reported import reported
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .shadow_latency import advise, advised
@@ -61,7 +62,7 @@ def analyse(
         evidence: epoch -> the sum over all sources.
         reports: the latest of every replica.
         now: epoch seconds.
-        intervals: False leaves out intervals, drift, blame and advice; no decision needs them.
+        intervals: False leaves out intervals, drift, blame, advice and calibration; no decision needs them.
         told: False leaves out the findings and reasons of cells that are passed or open. The outcomes are
             the same: it is enough to see that nothing is to be done.
     """
@@ -79,6 +80,7 @@ def analyse(
         drift=drifts(record, record.constants, evidence),
         blame=blame(verdicts, levels.harm),
         advice=advise(advised(policy), record, record.constants, evidence, levels, validity),
+        calibration=reported(record, evidence),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ..store.rollouts import (
     Advice,
     Analysis,
     Blame,
+    Calibration,
     Decision,
     Drift,
     Finding,
@@ -51,6 +52,7 @@ class Explanation(msgspec.Struct, frozen=True):
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
     advice: tuple[Advice, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
 
 
 def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | None = None) -> Explanation:
@@ -65,9 +67,11 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         rows, checks = (rows_of(analysis), analysis.validity) if analysis is not None else ((), ())
         at = analysis.at if analysis is not None else record.phase_since
         drift, advice = (analysis.drift, analysis.advice) if analysis is not None else ((), ())
+        calibration = analysis.calibration if analysis is not None else ()
         return Explanation(
-            record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift, advice=advice
-        )
+            record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift, advice=advice,
+            calibration=calibration,
+        )  # fmt: skip
     position = (number or len(decisions)) - 1
     decision = decisions[position]
     analysis = decision.analysis
@@ -83,6 +87,7 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         drift=analysis.drift if analysis is not None else (),
         blame=analysis.blame if analysis is not None else (),
         advice=analysis.advice if analysis is not None else (),
+        calibration=analysis.calibration if analysis is not None else (),
     )
 
 

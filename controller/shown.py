@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..store.evidence import MirrorCounts
-from ..store.rollouts import Advice, AuditEntry, Blame, Drift, Hold, Phase, Validity, Verdict
+from ..store.rollouts import Advice, AuditEntry, Blame, Calibration, Drift, Hold, Phase, Validity, Verdict
 from .explain import Explanation
 
 
@@ -89,6 +89,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
     advice: tuple[Advice, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
     addresses: tuple[AddressView, ...] = ()
 
 

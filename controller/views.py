@@ -63,6 +63,7 @@ def rollout_view(
         drift=analysis.drift if analysis else (),
         blame=analysis.blame if analysis else (),
         advice=analysis.advice if analysis else (),
+        calibration=analysis.calibration if analysis else (),
         looked_at=analysis.at if analysis else None,
         candidate_requests=analysis.candidate_requests if analysis else 0,
         stable_requests=analysis.stable_requests if analysis else 0,

@@ -163,6 +163,25 @@ class Advice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pairs: float = 0.0
 
 
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How well what versions state fits what turned out true in one step: information, which decides nothing.
+
+    `what`: calibration error, or coverage of intervals; shares. None where there are too few labels.
+    `*_by_chance`: what a calibrated version would show of so many.
+    """
+
+    what: str
+    step: int  # as shown, from 1
+    place: str
+    n_stable: float
+    n_candidate: float
+    stable: float | None
+    candidate: float | None
+    stable_by_chance: float | None = None
+    candidate_by_chance: float | None = None
+    note: str = ""
+
+
 class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One look at the evidence: all verdicts and validity checks, and the candidate's exposure."""
 
@@ -174,6 +193,7 @@ class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drift: tuple[Drift, ...] = ()
     blame: tuple[Blame, ...] = ()
     advice: tuple[Advice, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
 
 
 class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

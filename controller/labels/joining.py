@@ -15,9 +15,10 @@ One request is one observation: its instances are averaged. Series, per arm, ove
     outcome.false_positive_rate over false cases: y = share predicted positive
     outcome.calibration         (1 + p - o) / 2
     uncertainty.coverage        y = share of outcomes inside the stated interval
+    labelled.bin.K              of binary outcomes whose p is in bin K: (1 + p - o) / 2, for `reported` alone
 
 `pair` holds the candidate's y less stable's on instances where both have one (p_c - p_s for calibration), and
-the candidate's own y for coverage; `paired_stable` holds stable's y of those.
+the candidate's own y for coverage and bins; `paired_stable` holds stable's y of those, and its own bins.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from ...store.evidence import LABELS, WIRE, ArmKey, Evidence, Series, SeriesKey
 from ...store.labels import COUNTED, GROUPED, PAIR, VALUED, Joined, Prediction, Value
 from ...store.measurement import CLUSTERS, Selected
 from ..reference import scaled
+from ..stats.calibration import BINS
 
 LABELLED: Final = "labelled"
 SELECTED: Final = "labelled.selected"
 MISMATCHED: Final = "labelled.mismatched"
 INSIDE: Final = "uncertainty.coverage"
 CALIBRATION: Final = "outcome.calibration"
+_RELIABILITY: Final = "labelled.bin."
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">=": ge, ">": gt, "<=": le, "<": lt, "==": eq, "!=": ne,
@@ -109,6 +112,8 @@ def terms(row: Joined, meaning: Meaning) -> dict[SeriesKey, Term]:
             if _kept(metric, group, meaning):
                 for side, y in _observed(metric, prediction, values, instances, meaning):
                     found[SeriesKey(side, group, metric)] = (1.0, y, y * y)
+        if not group and meaning.outcome == "binary":
+            found |= _binned(prediction, values, meaning)
     return found
 
 
@@ -127,7 +132,8 @@ def _add(into: Evidence, before: Joined, after: Joined, meaning: Meaning) -> Non
         n, y, square = (a - b for a, b in zip(new, old.get(key, nothing), strict=True))
         if not (n or y or square):
             continue
-        clusters = CLUSTERS if paired or meaning.sticky else 1
+        shown = key.metric.startswith(_RELIABILITY)  # and decides nothing, so needs no variance
+        clusters = CLUSTERS if (paired or meaning.sticky) and not shown else 1
         at = (prediction.batch if paired else prediction.unit) % clusters
         series = into.series.get(key)
         if series is None:
@@ -200,6 +206,30 @@ def _observed(
         factor = 2.0 if metric == CALIBRATION else 1.0
         yield "pair", factor * sum(c - s for s, c in both) / len(both)
         yield "paired_stable", sum(s for s, _ in both) / len(both)
+
+
+def reliability(k: int) -> str:
+    """The series of a bin of probabilities."""
+    return f"{_RELIABILITY}{k}"
+
+
+def _binned(prediction: Prediction, values: Sequence[float | str], meaning: Meaning) -> dict[SeriesKey, Term]:
+    """Each arm's mean (1 + p - o) / 2 over the instances in each bin of p."""
+    arms: tuple[ArmKey, ...] = ("candidate" if prediction.arm else "stable",)
+    if prediction.kind == PAIR:
+        arms = ("paired_stable", "pair")
+    found: dict[SeriesKey, Term] = {}
+    for arm, side in zip(arms, prediction.sides, strict=True):
+        bins: dict[int, list[float]] = {}
+        for at, outcome in enumerate(values):
+            value = _at(side, at)
+            error = None if value is None else _error(value, outcome, meaning)
+            if error is not None and isinstance(outcome, float):
+                bins.setdefault(min(BINS - 1, int((error + outcome) * BINS)), []).append((1.0 + error) / 2.0)
+        for k, each in bins.items():
+            y = sum(each) / len(each)
+            found[SeriesKey(arm, "", reliability(k))] = (1.0, y, y * y)
+    return found
 
 
 def _at(values: Sequence[T], at: int) -> T | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...store.measurement import CLUSTERS, MeasurementPlan, arms_of, series_bytes
+from ..stats.calibration import BINS
 from .joining import LABELLED, MISMATCHED, SELECTED, Meaning
 
 
@@ -17,4 +18,5 @@ def label_bytes(plan: MeasurementPlan, meaning: Meaning, groups: Mapping[str, in
         for metric in (*counts, *meaning.wanted):
             kept = 1 + sum(groups.get(name, 1) for name in meaning.sliced.get(metric, ()))
             total += kept * series_bytes(clusters, counted=metric in counts)
+        total += BINS * series_bytes(1, counted=False)
     return total
