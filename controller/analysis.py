@@ -30,6 +30,7 @@ from .drifting import drifts
 from .groups import groups_of
 from .labels.coverage import CHECK, progress
 from .labels.reported import reported
+from .labels.small import too_few_to_tell
 from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .shadow_latency import advise, advised
@@ -117,6 +118,9 @@ def _verdicts(
     def judged(position: int) -> _Judged:
         cell = program.cells[position]
         reading = _blocked(cell, blocked) or lacking(cell, view)
+        hidden = None if reading is not None else too_few_to_tell(cell, view)
+        if hidden is not None:
+            return _Judged(cell, hidden, finding_of(cell, hidden, constants, view))
         if reading is None and swept is not None and swept.known[position]:
             reading = swept.reading(position, interval=how.intervals)
         if reading is None:
@@ -129,6 +133,9 @@ def _verdicts(
         free = not how.told and swept is not None and bool(swept.known[positions].all())
         free = free and _blocked(program.cells[int(positions[0])], blocked) is None
         free = free and all(lacking(program.cells[int(position)], view) is None for position in positions)
+        free = free and all(
+            too_few_to_tell(program.cells[int(position)], view) is None for position in positions
+        )
         if free and swept is not None:
             verdicts.append(_silent(policy, program, swept, index, place, positions))
         else:
@@ -175,6 +182,8 @@ def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:
 def _with_labels(cell: Cell, reading: Reading, view: View) -> Reading:
     """A gate on outcomes that is open says how many labels it has."""
     if not on_labels(cell.gate) or reading.outcome is not Outcome.INCONCLUSIVE:
+        return reading
+    if too_few_to_tell(cell, view) is not None:  # nor how many they are
         return reading
     known, mature = progress(view, cell.place, cell.group)
     told = f"{known:.0f} labels of {mature:.0f} mature predictions"

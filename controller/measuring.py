@@ -6,6 +6,7 @@ from typing import Final
 
 from ..errors import Conflict
 from ..policies.groups import groups_of_slice
+from ..policies.label_rules import told_by_labels
 from ..policies.metrics import on_labels
 from ..policies.outcome import OutcomeType
 from ..policies.pair_rules import TELLING
@@ -71,7 +72,7 @@ def measurement_plan(
         ),
         edges=constants.edges if constants is not None else (),
         classes=constants.classes if constants is not None else (),
-        sliced_metrics=sliced_metrics(policy),
+        sliced_metrics=sliced_metrics(policy, service),
         back=epoch.mirror_back > 0.0,
         floor=noise_floor(service, epoch) > 0.0,
         inputs=inputs_of(service),
@@ -113,7 +114,9 @@ def extraction_of(service: ModelService) -> Extraction | None:
         type=kind,
         selected=Selected(selected.operator, selected.operand) if selected is not None else None,
         agree_within=prediction.agree_within,
-        slices=tuple(slice_plan(name, service) for name in service.slices),
+        slices=tuple(
+            slice_plan(name, service) for name in service.slices if name not in told_by_labels(service)
+        ),
         values=tuple(
             ValuePlan(name=name, path=one.path, type=one.type, range=one.range or (0.0, 1.0))
             for name, one in service.metrics.items()
@@ -138,11 +141,12 @@ def inputs_of(service: ModelService) -> tuple[InputPlan, ...]:
     )
 
 
-def sliced_metrics(policy: RolloutPolicy) -> dict[str, tuple[str, ...]]:
-    """Series -> the slices that some gate asks for, in the policy's order."""
+def sliced_metrics(policy: RolloutPolicy, service: ModelService) -> dict[str, tuple[str, ...]]:
+    """Series -> the slices that some gate asks for and requests tell, in the policy's order."""
     wanted: dict[str, tuple[str, ...]] = {}
+    unseen = told_by_labels(service)
     for gate in policy.gates:
-        if gate.by is not None:
+        if gate.by is not None and gate.by not in unseen:
             series = series_of(gate.metric)
             have = wanted.get(series, ())
             if gate.by not in have:
@@ -171,7 +175,7 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
             thresholds=tuple(LatencyThresholds(metric, 0, 0, 0) for metric in latencies),
             edges=(0.0,) * 9 if numeric else (),
             classes=() if numeric else ("",) * MAX_CLASSES,
-            sliced_metrics=sliced_metrics(policy),
+            sliced_metrics=sliced_metrics(policy, service),
             back=back,
             limits=(0.0, 1.0) if numeric else None,
             ranks=RankTable((), (0.5,)) if any(g.metric == "prediction.rank" for g in policy.gates) else None,

@@ -100,6 +100,11 @@ class View:
         self._evidence = evidence
         self._arrays: dict[tuple[int, SeriesKey], Sums | Broken | None] = {}
 
+    @property
+    def constants(self) -> FrozenConstants:
+        """Of the rollout."""
+        return self._constants
+
     def epochs(self, place: Place) -> Iterator[tuple[EpochRecord, int, Evidence]]:
         """The epochs of a place that have evidence, each with its step."""
         for epoch in self._epochs:

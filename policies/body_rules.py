@@ -140,11 +140,13 @@ def check_slices(data: Data, reading: Reading) -> None:
 
 def _check_cross(name: str, one: Slice, data: dict[str, Data], reading: Reading) -> None:
     path: KeyPath = ("slices", name)
-    for key in ("path", "values", "bins"):
-        if getattr(one, key):
+    for key, given in (
+        ("path", one.path), ("values", one.values), ("bins", one.bins), ("from", one.source == "labels"),
+    ):  # fmt: skip
+        if given:
             reading.add((*path, key), "a crossed slice has the groups of its parts; remove the key", key=True)
     slices = {known: parsed for known, each in data.items() if (parsed := piece(Slice, each)) is not None}
-    plain = [known for known, each in slices.items() if not each.cross]
+    plain = [known for known, each in slices.items() if not each.cross and each.source == "request"]
     if not 2 <= len(one.cross) <= MAX_CROSSED:  # noqa: PLR2004  (a slice is not crossed with nothing)
         reading.add((*path, "cross"), f"found {len(one.cross)} slices; allowed: 2 to {MAX_CROSSED}")
     _check_distinct(one.cross, (*path, "cross"), reading)
@@ -153,7 +155,9 @@ def _check_cross(name: str, one: Slice, data: dict[str, Data], reading: Reading)
         if part in data and part not in slices:
             return  # said at its own place
         if part not in plain:
-            what = "is crossed itself" if part in slices else "is no slice"
+            what = "is no slice"
+            if part in slices:
+                what = "is crossed itself" if slices[part].cross else "is told by labels"
             allowed = f"allowed: {', '.join(plain)}" if plain else "the service has no other slices"
             reading.add(here, f"{found(part)} {what}; {near(part, plain)}{allowed}")
             return
@@ -176,8 +180,13 @@ def _check_reference(one: Slice, groups: Sequence[str], path: KeyPath, reading: 
 
 
 def _check_slice(one: Slice, path: KeyPath, reading: Reading) -> None:
-    if one.path is None:
-        reading.add((*path, "path"), "this key is required; add it")
+    if one.source == "labels":
+        if one.path is not None:
+            reading.add(
+                (*path, "path"), "feedback tells this slice, no request does; remove the key", key=True
+            )
+    elif one.path is None:
+        reading.add((*path, "path"), "this key is required; add it, or from: labels where feedback tells it")
     else:
         check_accessor(one.path, (*path, "path"), reading)
     if bool(one.values) == bool(one.bins):

@@ -55,6 +55,11 @@ def matures_after(policy: RolloutPolicy) -> float | None:
     return next((gate.labels.mature_after for gate in policy.gates if gate.labels is not None), None)
 
 
+def told_by_labels(service: ModelService) -> frozenset[str]:
+    """Slices whose groups only feedback knows."""
+    return frozenset(name for name, one in service.slices.items() if one.source == "labels")
+
+
 def label_needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
     """Key and message of what a gate on labels needs and the service does not declare."""
     if not on_labels(gate):

@@ -8,8 +8,8 @@ from ..errors import FileError, Problem
 from .answer_needs import TOLD, told_needs
 from .body_rules import UNSCORED
 from .groups import EVERY, groups_of_slice, paths_of
-from .label_rules import label_needs
-from .metrics import find, places_of
+from .label_rules import label_needs, told_by_labels
+from .metrics import find, on_labels, places_of
 from .policy import Gate, RolloutPolicy
 from .protocols import PROTOCOLS
 from .quantities import found
@@ -116,16 +116,19 @@ def _needs(service: ModelService, gate: Gate) -> list[tuple[str, str]]:
         )
     if not service.capture.response and (reads_prediction or reads_streams or gate.metric.startswith(TOLD)):
         needs.append(("metric", f"{gate.metric} reads answers, and capture.response is 0B"))
-    if gate.by is not None and not service.capture.request:
-        needs.append(("by", "slices are read from requests, and capture.request is 0B"))
     if gate.by in service.slices:
         needs += _needs_of_groups(service, gate, gate.by)
     return needs if places_of(gate) else []
 
 
 def _needs_of_groups(service: ModelService, gate: Gate, name: str) -> list[tuple[str, str]]:
-    """What comparing, or pooling, the groups of a slice needs of it."""
+    """What reading, comparing or pooling the groups of a slice needs of it."""
     needs: list[tuple[str, str]] = []
+    if name in told_by_labels(service):
+        if not on_labels(gate):
+            needs.append(("by", f"only labels tell {name}, and {gate.metric} does not wait for them"))
+    elif not service.capture.request:
+        needs.append(("by", "slices are read from requests, and capture.request is 0B"))
     metric = find(gate.metric)
     groups = len(groups_of_slice(name, service.slices))
     if metric is not None and metric.between and groups > MAX_PAIRED and not service.slices[name].reference:

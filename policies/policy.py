@@ -99,6 +99,11 @@ class Labels(Value):
         description="Labels of a request count when it is this old; earlier ones would count for more.",
         examples=["7d"],
     )
+    min_group: int = Field(
+        default=10,
+        ge=1,
+        description="A group with fewer labelled requests of a version is neither shown nor decided.",
+    )
 
 
 class Gate(Value):

@@ -159,6 +159,13 @@ class Slice(Value):
     path: str | None = Field(
         default=None, description="Where the value stands in the request.", examples=["instances[0].sex"]
     )
+    source: Literal["request", "labels"] = Field(
+        default="request",
+        validation_alias="from",
+        serialization_alias="from",
+        description="labels: only feedback tells the group of a request, so that it enters no router; gates "
+        "on outcomes can be by it.",
+    )
     values: tuple[str, ...] = Field(default=(), description="The groups, at least two; the rest is `other`.")
     reference: str | None = Field(
         default=None,

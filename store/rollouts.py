@@ -175,8 +175,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     place: str
     n_stable: float
     n_candidate: float
-    stable: float | None
-    candidate: float | None
+    stable: float | None = None
+    candidate: float | None = None
     stable_by_chance: float | None = None
     candidate_by_chance: float | None = None
     note: str = ""

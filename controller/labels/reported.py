@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Calibration, EpochRecord, RolloutRecord
@@ -33,18 +34,17 @@ def reported(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> tuple[C
 def _calibration(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterator[Calibration]:
     first: Calibration | None = None
     for epoch, found in _newest_first(record, evidence):
-        both = [_error(found, arm) for arm in _ARMS[epoch.place]]
-        if all(one is None for one in both):
+        stable, candidate = (_error(found, arm) for arm in _ARMS[epoch.place])
+        if stable is None and candidate is None:
             continue
-        got = [one if isinstance(one, CalibrationError) else None for one in both]
-        notes = [one.reason for one in both if isinstance(one, NotComputable)]
-        sizes = [_labels(found, arm) for arm in _ARMS[epoch.place]]
-        told = Calibration(
-            "calibration error", (epoch.step or 0) + 1, epoch.place, *sizes,
-            *(None if one is None else one.error for one in got),
-            *(None if one is None else one.by_chance for one in got), "; ".join(notes),
-        )  # fmt: skip
-        if all(got):
+        n_s, n_c = (_labels(found, arm) for arm in _ARMS[epoch.place])
+        note = "; ".join(one.reason for one in (stable, candidate) if isinstance(one, NotComputable))
+        told = Calibration("calibration error", (epoch.step or 0) + 1, epoch.place, n_s, n_c, note=note)
+        if isinstance(stable, CalibrationError):
+            told = replace(told, stable=stable.error, stable_by_chance=stable.by_chance)
+        if isinstance(candidate, CalibrationError):
+            told = replace(told, candidate=candidate.error, candidate_by_chance=candidate.by_chance)
+        if not told.note and told.stable is not None and told.candidate is not None:
             yield told
             return
         first = first or told
@@ -54,17 +54,22 @@ def _calibration(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Ite
 
 def _coverage(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterator[Calibration]:
     for epoch, found in _newest_first(record, evidence):
-        both = [sums_of(found, SeriesKey(arm, "", INSIDE)) for arm in _ARMS[epoch.place]]
-        known = [
-            (float(one.n.sum()), float(one.y.sum())) if isinstance(one, Sums) else (0.0, 0.0) for one in both
-        ]
-        if max(n for n, _ in known) < FEWEST:
+        (n_s, stable), (n_c, candidate) = (_inside(found, arm) for arm in _ARMS[epoch.place])
+        if stable is None and candidate is None:
             continue
         yield Calibration(
-            "coverage of intervals", (epoch.step or 0) + 1, epoch.place, *(n for n, _ in known),
-            *(y / n if n >= FEWEST else None for n, y in known), None, None, "",
-        )  # fmt: skip
+            "coverage of intervals", (epoch.step or 0) + 1, epoch.place, n_s, n_c, stable, candidate
+        )
         return
+
+
+def _inside(found: Evidence, arm: ArmKey) -> tuple[float, float | None]:
+    """How many labels with an interval, and the share inside; None of too few, or of broken sums."""
+    sums = sums_of(found, SeriesKey(arm, "", INSIDE))
+    if not isinstance(sums, Sums):
+        return 0.0, None
+    n = float(sums.n.sum())
+    return n, float(sums.y.sum()) / n if n >= FEWEST else None
 
 
 def _newest_first(

@@ -181,6 +181,11 @@ class Traffic:
         self.thresholds: tuple[int, int, int] | None = None
         self.frozen_sd = world.sd
         self.habits: tuple[Floats, Floats, Floats, NDArray[np.int64], NDArray[np.bool_]] | None = None
+        self.service = STICKY if world.users else SERVICE
+
+    def epoch(self) -> Epoch:
+        """A new one, without any traffic."""
+        return Epoch()
 
     def swing(self, at: Floats) -> Floats:
         return 1.0 + self.world.drift * np.sin(at / self.period + self.phase)
@@ -367,12 +372,12 @@ def parse(text: Mapping[str, Any]) -> RolloutPolicy:
     return RolloutPolicy.model_validate(text)
 
 
-def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End:
+def rollout(policy: RolloutPolicy, traffic: Traffic, every: float) -> End:
     """One rollout from its baseline to its end, looked at `every` so many seconds."""
-    traffic = Traffic(world, (policy.batch or 5.0), seed)
+    world = traffic.world
     now = 1000.0 * (policy.batch or 5.0)
     started = now
-    epochs: dict[int, Epoch] = {0: Epoch()}
+    epochs: dict[int, Epoch] = {0: traffic.epoch()}
     latency: dict[int, dict[str, dict[int, int]]] = {}
     record = RolloutRecord(
         wire="", id="r", service="credit", version=1, stable="1", candidate="2", candidate_digest="d",
@@ -402,8 +407,7 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
             },
         )  # fmt: skip
         seen = analyse(record, policy, evidence, (report,), now, intervals=False)
-        service = STICKY if world.users else SERVICE
-        frozen = freeze(policy, service, evidence[0]) if current.epoch == 0 else None
+        frozen = freeze(policy, traffic.service, evidence[0]) if current.epoch == 0 else None
         look = Look(
             seen,
             baseline_requests=epochs[0].arms["stable"],
@@ -421,7 +425,7 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
                     record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds,
                     step.mirror_back or 0.0,
                 )  # fmt: skip
-                epochs[opened.epoch] = Epoch()
+                epochs[opened.epoch] = traffic.epoch()
                 traffic.frozen_sd = constants.deviations.get("mean|", world.sd)
                 traffic.thresholds = thresholds.get("latency.p95")
             record = apply(record, action, now, opened)
@@ -429,13 +433,19 @@ def rollout(policy: RolloutPolicy, world: World, seed: int, every: float) -> End
             return End(record.phase, now - started, record.step, record.reason)
 
 
-def _one(job: tuple[dict[str, Any], World, int, float]) -> End:
-    text, world, seed, every = job
-    return rollout(parse(text), world, seed, every)
+Job = tuple[dict[str, Any], World, int, float, type[Traffic]]
 
 
-def campaign(text: dict[str, Any], world: World, runs: int, seed: int, every: float) -> list[End]:
-    jobs = [(text, world, seed * 1_000_000 + run, every) for run in range(runs)]
+def _one(job: Job) -> End:
+    text, world, seed, every, kind = job
+    policy = parse(text)
+    return rollout(policy, kind(world, policy.batch or 5.0, seed), every)
+
+
+def campaign(
+    text: dict[str, Any], world: World, runs: int, seed: int, every: float, kind: type[Traffic] = Traffic
+) -> list[End]:
+    jobs: list[Job] = [(text, world, seed * 1_000_000 + run, every, kind) for run in range(runs)]
     workers = min(os.cpu_count() or 1, 4)
     if runs < 100 or workers == 1:
         return [_one(job) for job in jobs]

@@ -168,7 +168,7 @@ class TestPlan:
         assert measurement_plan(record, story.policy, service, record.epochs[0], None).extraction is None
 
     def test_slices_are_kept_for_the_series_a_gate_asks_for(self, story: Story) -> None:
-        assert sliced_metrics(story.policy) == {"selected": ("sex",)}
+        assert sliced_metrics(story.policy, story.service) == {"selected": ("sex",)}
         twice = story.varied(
             gates=(
                 *story.policy.gates,
@@ -177,7 +177,11 @@ class TestPlan:
                 Gate(metric="errors", by="age"),
             )
         )
-        assert sliced_metrics(twice.policy) == {"selected": ("sex",), "mean": ("sex",), "errors": ("age",)}
+        assert sliced_metrics(twice.policy, twice.service) == {
+            "selected": ("sex",),
+            "mean": ("sex",),
+            "errors": ("age",),
+        }
 
     def test_evidence_that_would_grow_too_large_is_refused_with_what_to_drop(self, story: Story) -> None:
         wide = {
