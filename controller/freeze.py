@@ -114,6 +114,7 @@ def freeze(policy: RolloutPolicy, service: ModelService, baseline: Evidence) -> 
         min_coverage=service.mirror.min_coverage,
         references=references_of(service),
         shared=shared_slices(service),
+        label_sample=service.outcome.sample if service.outcome is not None else 1.0,
     )
 
 

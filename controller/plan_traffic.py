@@ -20,6 +20,7 @@ from ..policies.policy import RolloutPolicy
 from ..policies.quantities import written_duration
 from ..policies.service import ModelService
 from ..store.evidence import Evidence
+from ..store.labels import MAX_PREDICTIONS
 from ..store.measurement import is_latency
 from ..store.rollouts import EpochRecord, FrozenConstants
 from .assumed import Fact, Given, Source
@@ -97,7 +98,7 @@ class _Made:
             self._choose("agreement of pairs", self.given.agreement, None, AGREEMENT)
             self._choose("correlation of pairs", self.given.correlation, None, CORRELATION)
         units, within = self._units(constants)
-        mature, labelled, true_cases = self._labels()
+        mature, labelled, true_cases = self._labels(rate)
         return Traffic(
             constants, rate, batch_of(self.policy, constants), tuple(self.facts), thresholds, tails,
             agreement, correlation, bursts, units, within, self.given.harm or HARM, self.given.attempt or 0,
@@ -246,12 +247,18 @@ class _Made:
         within = self._choose("correlation within one of them", self.given.within_unit, None, WITHIN_UNIT)
         return units, within
 
-    def _labels(self) -> tuple[float, float, float]:
+    def _labels(self, rate: float) -> tuple[float, float, float]:
         """Age at which labels count, share of requests that get one, share of those that are true cases."""
         mature, outcome = matures_after(self.policy), self.service.outcome
         if mature is None or outcome is None:
             return 0.0, 1.0, 0.5
         self._fact("labels count after", written_duration(mature), "given")
+        kept = rate * outcome.sample * min(outcome.keep, self.policy.max_duration)
+        least = MAX_PREDICTIONS / kept * outcome.sample
+        room = f", room for {MAX_PREDICTIONS}: write outcome.sample: {least:.1%}"
+        self._fact(
+            "predictions kept", f"{kept:.3g}{room if kept > MAX_PREDICTIONS else ''}", self.facts[0].source
+        )
         labelled = self._choose("predictions that get a label", self.given.labelled, None, LABELLED)
         true_cases = 0.5
         if any(gate.metric in _OF_CASES for gate in self.policy.gates):

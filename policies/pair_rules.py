@@ -127,6 +127,11 @@ def _needs_of_groups(service: ModelService, gate: Gate, name: str) -> list[tuple
     if name in told_by_labels(service):
         if not on_labels(gate):
             needs.append(("by", f"only labels tell {name}, and {gate.metric} does not wait for them"))
+        elif gate.small_slices != "hold":
+            message = (
+                f"only labels tell {name}, so nobody knows which of its groups are small; remove the key"
+            )
+            needs.append(("small_slices", message))
     elif not service.capture.request:
         needs.append(("by", "slices are read from requests, and capture.request is 0B"))
     metric = find(gate.metric)

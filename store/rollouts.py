@@ -221,6 +221,7 @@ class FrozenConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_coverage: float = 0.95  # least share of mirrored copies with both sides (the service's)
     references: dict[str, str] = {}  # slice -> "slice=group" that the others are compared with
     shared: tuple[str, ...] = ()  # slices in several of whose groups one request may be
+    label_sample: float = 1.0  # share of requests that are remembered for labels
 
 
 class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

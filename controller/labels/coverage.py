@@ -28,6 +28,8 @@ TOLERATED: Final = 0.02
 BEYOND_CHANCE: Final = 4.5  # standard deviations; read at every look for weeks
 SELECTIVE: Final = 0.1  # labelled share of what was not selected, over that of what was
 MISFITS: Final = 0.01  # share of labels with another number of values than instances
+LOST: Final = 0.01  # share of an arm's predictions that could not be stored
+_FEW_LOST: Final = 10
 FEWEST: Final = 100.0
 _UNSELECTED: Final = (
     "none was selected, or the service declares no prediction.selected, so labels of selected predictions "
@@ -48,7 +50,9 @@ def labels(
         return
     mature, known = counted
     numbers = {"mature": mature, "labelled": known}
-    reason = _misfits(evidence, known) or _selective(evidence, mature, known)
+    reason = (
+        _unremembered(record, evidence) or _misfits(evidence, known) or _selective(evidence, mature, known)
+    )
     if reason is None and record.constants is not None:
         reason = _unlike(View(record, record.constants, evidence), sticky=record.constants.sticky)
     if reason is not None:
@@ -70,6 +74,29 @@ def progress(view: View, place: str, group: str) -> tuple[float, float]:
             mature += float(sums.n.sum())
             known += float(sums.y.sum())
     return known, mature
+
+
+def _unremembered(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> str | None:
+    """Predictions that no label can find, as those that are left may be the harmless ones."""
+    sample = record.constants.label_sample if record.constants is not None else 1.0
+    for arm in ("stable", "candidate"):
+        lost = asked = 0.0
+        for epoch in record.epochs:
+            found = evidence.get(epoch.epoch)
+            counts = None if found is None else found.arms.get(arm)
+            if found is None or epoch.place == "baseline":
+                continue
+            lost += counts.unremembered if counts is not None else 0
+            if epoch.place == "canary":
+                asked += sample * counts.accounted if counts is not None else 0.0
+            elif arm == "candidate":  # a pair is counted with the candidate
+                asked += sample * found.mirror.paired
+        if lost >= _FEW_LOST and lost > LOST * asked:
+            return (
+                f"{lost:.0f} of about {asked:.0f} predictions of {arm} were not stored, so those that have "
+                "labels may not be like all: see the routers' logs, and remember fewer (outcome.sample)"
+            )
+    return None
 
 
 def _misfits(evidence: Mapping[int, Evidence], known: float) -> str | None:

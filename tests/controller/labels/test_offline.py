@@ -115,6 +115,11 @@ def test_only_gates_on_labels_can_be_by_it(offline: Story) -> None:
     )
     (problem,) = check_pair(offline.service, early)
     assert problem.message.startswith("only labels tell origin, and errors does not wait for them")
+    pooled = offline.policy.model_copy(update={"gates": (GATE.model_copy(update={"small_slices": "pool"}),)})
+    (problem,) = check_pair(offline.service, pooled)
+    assert problem.message.startswith(
+        "only labels tell origin, so nobody knows which of its groups are small"
+    )
 
 
 # --- small groups ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from accede.controller.cells import cells_of, display_of, limits_of
 from accede.controller.freeze import freeze
-from accede.store.evidence import ArmKey
+from accede.store.evidence import ArmCounts, ArmKey, MirrorCounts
 from accede.store.histogram import value_bin
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import FrozenConstants, Outcome, Verdict
@@ -201,3 +201,29 @@ def test_without_a_selection_the_check_says_what_it_cannot_see() -> None:
     }
     assert told[0.0].endswith("labels of selected predictions alone would not be noticed")
     assert "noticed" not in told[1000.0]
+
+
+@pytest.mark.parametrize("arm", ["stable", "candidate"])
+def test_predictions_that_were_not_stored_decide_nothing(arm: str) -> None:
+    def scene(lost: int, sample: float = 1.0) -> Scene:
+        found = arms(mature(Scene(known(label_sample=sample)), 30000), "outcome.accuracy", 20000, 0.80, 0.90)
+        for one in ("stable", "candidate"):
+            found.epoch(3).arms[one] = ArmCounts(accounted=30000, unremembered=lost if one == arm else 0)
+        return found
+
+    held = only(scene(400), ACCURACY)
+    assert held.outcome is Outcome.INCONCLUSIVE
+    assert f"400 of about 30000 predictions of {arm} were not stored" in held.reason
+    assert only(scene(200), ACCURACY).outcome is Outcome.FAIL
+    assert only(scene(200, sample=0.1), ACCURACY).outcome is Outcome.INCONCLUSIVE
+    assert only(scene(9, sample=0.001), ACCURACY).outcome is Outcome.FAIL
+
+
+def test_pairs_that_were_not_stored_are_the_candidates() -> None:
+    gate = {"metric": "outcome.brier", "max_increase": 0.02, "in": "shadow"}
+    scene = Scene(step=0).paired("outcome.brier", 400, 0.06, 0.01, clusters=60)
+    scene.epoch(1).mirror = MirrorCounts(chosen=24000, sent=24000, paired=24000)
+    scene.epoch(1).arms = {"candidate": ArmCounts(unremembered=200)}
+    assert only(scene, gate).outcome is Outcome.FAIL
+    scene.epoch(1).arms = {"candidate": ArmCounts(unremembered=300)}
+    assert only(scene, gate).outcome is Outcome.INCONCLUSIVE

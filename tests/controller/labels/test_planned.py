@@ -136,7 +136,12 @@ def test_what_it_rests_on_is_named() -> None:
     assert (facts["labels count after"].value, facts["labels count after"].source) == ("1h", "given")
     assert facts["predictions that get a label"].source == "given"
     assert (facts["true cases"].value, facts["true cases"].source) == ("0.1", "assumed")
+    assert (facts["predictions kept"].value, facts["predictions kept"].source) == (
+        "2.59e+07, room for 5000000: write outcome.sample: 19.3%", "given",
+    )  # fmt: skip
     assert facts["outcome.accuracy, of stable"].source == "assumed"
+    few = {fact.name: fact.value for fact in planned(policy(ACCURACY), service(sample="19%")).facts}
+    assert few["predictions kept"] == "4.92e+06"
     plain = planned(policy({"metric": "errors", "max_increase": "5pp"})).facts
     assert not any("label" in fact.name for fact in plain)
 
