@@ -1,7 +1,6 @@
 """The metrics: what each means, which margins it takes, and where it can be decided.
 
-One table, from which files are checked and the reference is written. `supported` False: part of the
-language, refused with "not supported yet" in this version.
+One table, from which files are checked and the reference is written.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Metric:
     places: tuple[Place, ...] = ("shadow", "canary")
     sliced: bool = False
     default: tuple[tuple[MarginKey, Margin | float], ...] = ()
-    supported: bool = True
     paired: bool = False
     between: bool = False
 
@@ -66,7 +64,6 @@ def _pp(points: float) -> Margin:
 
 
 _CANARY: Final[tuple[Place, ...]] = ("canary",)
-_ANYWHERE: Final[tuple[Place, ...]] = ("shadow", "canary")
 
 _RATE_INCREASE = (
     AllowedMargin("max_increase", ("pp",), "0.5pp"),
@@ -103,19 +100,6 @@ def _first_token(quantile: str, words: str) -> Metric:
         _CANARY,
         default=(("max_ratio", 1.2),),
     )
-
-
-def _later(
-    name: str,
-    meaning: str,
-    unit: str,
-    worse: Literal["higher", "lower", "either"],
-    margins: tuple[AllowedMargin, ...],
-    places: tuple[Place, ...] = _ANYWHERE,
-    *,
-    sliced: bool = False,
-) -> Metric:
-    return Metric(name, meaning, unit, worse, margins, places, sliced=sliced, supported=False)
 
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -246,7 +230,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         default=(("max_increase", _pp(3)),),
         between=True,
     ),
-    _later(
+    Metric(
         "uncertainty.coverage",
         "share of outcomes inside the stated uncertainty",
         "%",
@@ -254,8 +238,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         _AT_LEAST,
         sliced=True,
     ),
-    _later("outcome.accuracy", "share of correct predictions", "pp", "lower", _SHARE_DECREASE, sliced=True),
-    _later(
+    Metric("outcome.accuracy", "share of correct predictions", "pp", "lower", _SHARE_DECREASE, sliced=True),
+    Metric(
         "outcome.brier",
         "mean squared error of probabilities",
         "plain",
@@ -263,8 +247,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         _PLAIN_INCREASE,
         sliced=True,
     ),
-    _later("outcome.recall", "share of true cases found", "pp", "lower", _SHARE_DECREASE, sliced=True),
-    _later(
+    Metric("outcome.recall", "share of true cases found", "pp", "lower", _SHARE_DECREASE, sliced=True),
+    Metric(
         "outcome.false_positive_rate",
         "share of false cases flagged",
         "pp",
@@ -272,7 +256,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _SHARE_INCREASE,
         sliced=True,
     ),
-    _later(
+    Metric(
         "outcome.calibration",
         "mean prediction minus mean outcome",
         "plain",
@@ -309,7 +293,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
 )
 
-SUPPORTED: Final[tuple[str, ...]] = tuple(metric.name for metric in METRICS if metric.supported)
+NAMES: Final[tuple[str, ...]] = tuple(metric.name for metric in METRICS)
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}
 
 

@@ -9,7 +9,7 @@ from .label_rules import check_labels, matures_after
 from .metrics import (
     MARGIN_KEYS,
     METRICS,
-    SUPPORTED,
+    NAMES,
     AllowedMargin,
     MarginKey,
     Metric,
@@ -58,20 +58,16 @@ def check_policy(data: dict[str, Data], reading: Reading) -> None:
 
 
 def check_metrics(data: dict[str, Data], reading: Reading) -> None:
-    """Report metrics that are unknown or come later. Their gates' margins are then not worth a word."""
-    supported = f"supported: {', '.join(SUPPORTED)}"
+    """Report metrics that are unknown. Their gates' margins are then not worth a word."""
+    supported = f"supported: {', '.join(NAMES)}"
     for index, gate in enumerate(_list(data.get("gates"))):
         name = gate.get("metric") if isinstance(gate, dict) else None
         if not isinstance(name, str) or reading.full:
             continue
-        metric, path = find(name), ("gates", index, "metric")
-        if metric is None:
-            hint = near(name, (known.name for known in METRICS))
-            reading.add(path, f"found {found(name)}; {hint}{supported}")
-        elif not metric.supported:
-            reading.add(path, f"{found(name)} is not supported yet; {supported}")
-        else:
+        if find(name) is not None:
             continue
+        hint = near(name, NAMES)
+        reading.add(("gates", index, "metric"), f"found {found(name)}; {hint}{supported}")
         reading.silence(("gates", index))
 
 
@@ -173,13 +169,13 @@ def _check_order(steps: Sequence[Step | None], reading: Reading) -> None:
 
 def _check_gate(gate: Gate, path: KeyPath, reading: Reading) -> None:
     metric = find(gate.metric)
-    if metric is None or not metric.supported:
+    if metric is None:
         return
     if gate.place is not None and gate.place not in metric.places:
         allowed = " or ".join(metric.places)
         reading.add((*path, "in"), f"{metric.name} cannot be decided in {gate.place}; allowed: {allowed}")
     if gate.by is not None and not metric.sliced:
-        sliced = ", ".join(known.name for known in METRICS if known.sliced and known.supported)
+        sliced = ", ".join(known.name for known in METRICS if known.sliced)
         reading.add((*path, "by"), f"{metric.name} is not measured by slice; allowed for: {sliced}")
     if metric.between and gate.by is None:
         reading.add(path, f"{metric.name} compares groups; add by: and the name of a slice")
@@ -288,7 +284,9 @@ def _check_deciders(steps: Sequence[Step | None], gates: Sequence[Gate | None], 
     Said only when all steps, or all gates, are readable: otherwise the missing one could be the decider.
     """
     known_steps = [step for step in steps if step is not None and _is_one_verb(step)]
-    known_gates = [(index, gate) for index, gate in enumerate(gates) if gate is not None and _is_known(gate)]
+    known_gates = [
+        (index, gate) for index, gate in enumerate(gates) if gate is not None and find(gate.metric)
+    ]
     if steps and len(known_steps) == len(steps):
         for index, gate in known_gates:
             if places_of(gate) and not any(decides(gate, step) for step in known_steps):
@@ -320,8 +318,3 @@ def _deciders(gate: Gate, steps: Sequence[Step]) -> str:
         canary = any(step.place == "canary" for step in steps)
         needed.append("mirror_back to a canary step" if canary else "a canary step with mirror_back")
     return " or ".join(needed)
-
-
-def _is_known(gate: Gate) -> bool:
-    metric = find(gate.metric)
-    return metric is not None and metric.supported

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from .later import HARMLESS, LATER_KEYS, LATER_VALUES, NULLABLE
-from .metrics import SUPPORTED
+from .metrics import NAMES
 from .network_rules import MAX_URLS
 from .policy import Gate, RolloutPolicy, Step
 from .quantities import Value
@@ -44,7 +44,7 @@ def policy_schema() -> Schema:
     """The schema of a RolloutPolicy file, JSON Schema draft 2020-12."""
     schema = _schema(RolloutPolicy)
     _exactly_one(schema["$defs"][Step.__name__], "shadow", "canary")
-    schema["$defs"][Gate.__name__]["properties"]["metric"]["enum"] = list(SUPPORTED)
+    schema["$defs"][Gate.__name__]["properties"]["metric"]["enum"] = list(NAMES)
     return schema
 
 

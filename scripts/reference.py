@@ -24,7 +24,7 @@ from accede.controller.messages import OPERATIONS
 from accede.policies import quantities
 from accede.policies.later import LATER_KEYS, LATER_VALUES
 from accede.policies.metrics import METRICS, Metric
-from accede.policies.policy import Gate, RolloutPolicy
+from accede.policies.policy import RolloutPolicy
 from accede.policies.quantities import Clock, Value
 from accede.policies.reading import keys_of
 from accede.policies.schema import Schema, policy_schema, service_schema
@@ -205,7 +205,6 @@ def metrics() -> str:
             "yes" if metric.sliced else "no",
         )
         for metric in METRICS
-        if metric.supported
     ]  # fmt: skip
     head = (
         "metric",
@@ -227,7 +226,7 @@ def _margin(metric: Metric, index: int) -> str:
 
 
 def later() -> str:
-    """Keys, values and metrics that are known and refused."""
+    """Keys and values that are known and refused."""
     rows = [
         (*_place(model, key), "", instead)
         for model, found in LATER_KEYS.items()
@@ -238,8 +237,6 @@ def later() -> str:
         for model, found in LATER_VALUES.items()
         for key, values in found.items()
     ]
-    waiting = ", ".join(f"`{metric.name}`" for metric in METRICS if not metric.supported)
-    rows.append((*_place(Gate, "metric"), waiting, "remove the gate"))
     return table(("file", "key", "values", "meanwhile"), rows)
 
 

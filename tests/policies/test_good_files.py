@@ -79,7 +79,7 @@ gates:                                   # in: shadow | canary (default both); r
   - {metric: prediction.distribution, max_shift: 5pp}
   - {metric: selection_rate, by: sex, max_shift: 3pp, on_fail: pause, small_slices: hold}   # hold | pool | no-harm
   - {metric: selection_ratio, by: sex, min: 0.8, or: not_worse_than_stable}
-  - {metric: outcome.brier, max_increase: 0.01, labels: {mature_after: 7d}, require: no-harm}  # LATER
+  - {metric: outcome.brier, max_increase: 0.01, labels: {mature_after: 7d}, require: no-harm}
 breaker: {errors: 20%, over: 10s, min_requests: 20}
 on_fail: rollback                        # rollback | pause
 on_inconclusive: pause                   # at a deadline: pause | rollback. Never promote
@@ -137,7 +137,6 @@ def test_every_later_key_of_the_policy_reference_is_refused_and_nothing_else() -
     refused = keys_refused(POLICY)
     assert set(refused) == {
         "steps[3].approve",
-        "gates[8].metric",
         "windows",
         "bake",
         "hooks",

@@ -167,7 +167,7 @@ def test_wrong_services_are_refused(old: str, new: str) -> None:
         ("shadow: 100%", "shadow: 1.0"),
         ("{canary: 20%", "{canary: 20%, shadow: 20%"),
         ("{canary: 20%", "{canary: 20%, mirror_back: 0.2"),
-        ("metric: errors", "metric: outcome.brier"),
+        ("metric: errors", "metric: outcome.f1"),
         ("max_increase: 0.5pp", "max_increase: 0.5%"),
         ("max_ratio: 1.5", "max_ratio: 1"),
         ("small_slices: hold", "small_slices: pol"),
