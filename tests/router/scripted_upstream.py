@@ -85,6 +85,12 @@ async def act(script: str, body: bytes, method: str, writer: asyncio.StreamWrite
             await writer.drain()
             await asyncio.sleep(0.1)
         writer.write(b"0\r\n\r\n")
+    elif word == "pieces":  # so many of a byte each, that come one by one
+        writer.write(head("200 OK", length=int(rest)))
+        for _ in range(int(rest)):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.002)
     elif word == "hang":
         await asyncio.sleep(float(rest or 3600))
         return False

@@ -16,7 +16,7 @@ from accede.router.parent.disk import ROUTES
 from accede.router.parent.sync import Memory, RouteKeeper, Slots
 from accede.router.proxy.heads import MAX_HEAD, Malformed, Names, parse_request, parse_response
 from accede.router.proxy.reach import Upstreams
-from accede.router.proxy.table import RouteTable
+from accede.router.proxy.table import _REMEMBERED, RouteTable
 from accede.store.open import open_store
 from accede.store.protocol import Commit
 from tests.router.conftest import Connection, UpstreamProcess, WorkerProcess, exchange, post, route
@@ -269,3 +269,13 @@ def test_a_table_remembers_what_is_short(canned: Callable[[bytes], _Canned]) -> 
     assert table.resolve(b"GET /p", b"x") is short
     long = b"GET /p/" + b"a" * 4000
     assert table.resolve(long, b"x") is not table.resolve(long, b"x")
+
+
+def test_a_table_remembers_no_more_lines_than_its_bound_and_forgets_no_busy_one() -> None:
+    table = RouteTable(Table(1, (Placed(route("http://127.0.0.1:9"), 0),)), Upstreams(1.0))
+    busy, rare = table.resolve(b"GET /p/busy", b"x"), table.resolve(b"GET /p/rare", b"x")
+    for number in range(3 * _REMEMBERED):  # a stranger's, each another one
+        table.resolve(b"GET /p/%d" % number, b"x")
+        if number % 1000 == 0:
+            assert table.resolve(b"GET /p/busy", b"x") is busy
+    assert table.resolve(b"GET /p/rare", b"x") is not rare

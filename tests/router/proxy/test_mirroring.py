@@ -96,6 +96,7 @@ def test_a_shadow_that_fails_makes_a_pair_and_touches_nobody(
         assert exchange(worker.port, post("/p", b"x")).body == b"x"
     pairs = observer.wait_pairs(5)
     assert {pair.shadow_ending for pair in pairs} == {ending}
+    assert max(pair.shadow_latency for pair in pairs) < 3, "a copy has a deadline of its own"
     assert {pair.stable_ending for pair in pairs} == {Ending.ANSWERED}
     assert {pair.lost for pair in pairs} == {False}
 

@@ -191,6 +191,52 @@ def test_beyond_the_limit_requests_wait_in_order_and_are_refused_beyond_the_boun
     story(tell)
 
 
+def test_clients_have_no_more_connections_to_one_address_than_its_limit(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_CLIENT_LIMIT", 3)
+
+    async def tell(server: Server) -> None:
+        pool, log = pool_to(server), list[str]()
+        askers = [Asker(name, log).go(pool) for name in "abcde"]
+        await until(lambda: server.requests == 3)
+        assert (pool.connections, pool.waiting, pool.load) == (3, 2, 5)
+        for _ in askers:
+            server.gate.release()
+        await all_done(*askers)
+        assert server.accepted == 3
+        pool.close()
+
+    story(tell)
+
+
+def test_an_address_of_a_mirror_that_refused_is_left_alone_for_a_moment(
+    story: Story, free_port: Callable[[], int]
+) -> None:
+    """A dead shadow costs no attempt for each copy; clients' connections are tried each time."""
+
+    async def tell(server: Server) -> None:
+        log = list[str]()
+        address = Address("127.0.0.1", free_port(), tls=False)
+        mirror, clients = Pool(address, 4, 5.0), Pool(address, 0, 5.0)
+        await all_done(Asker("mirror", log).go(mirror), Asker("client", log).go(clients))
+        listening = await asyncio.start_server(lambda _, writer: writer.write(OK), address.host, address.port)
+        at_once = Asker("mirror again", log).go(mirror)
+        assert at_once.done.is_set(), "nothing is tried"
+        await all_done(Asker("client again", log).go(clients))
+        await asyncio.sleep(pools._REFUSED_FOR)
+        await all_done(Asker("mirror later", log).go(mirror))
+        assert sorted(line for line in log if not line.endswith("connected")) == [
+            "client CONNECT", "client again 200",
+            "mirror CONNECT", "mirror again CONNECT", "mirror later 200",
+        ]  # fmt: skip
+        mirror.close()
+        clients.close()
+        listening.close()
+
+    story(tell)
+
+
 def test_a_lost_connection_lets_the_next_in_line_have_another_one_made_in_order(story: Story) -> None:
     async def tell(server: Server) -> None:
         pool, log = pool_to(server, at_most=1), list[str]()

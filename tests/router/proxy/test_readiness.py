@@ -213,6 +213,31 @@ def _asked_once(told: ServiceRoute) -> ServedArm:
         return runner.run(run())
 
 
+def test_probes_are_few_at_one_time_and_scattered() -> None:
+    urls = tuple(f"http://127.0.0.1:{port}" for port in range(20_001, 20_041))
+    told = route("", arms=(Arm("stable", "42", urls, 10_000),), protocol="mlflow", path="/", readiness=OFTEN)
+
+    async def run() -> None:
+        upstreams = Upstreams(1.0)
+        table = RouteTable(Table(1, (Placed(told, 0),)), upstreams)
+        now = monotonic()
+        upstreams.probe(now)
+        assert len(upstreams._probes._tasks) == 32
+        watches = list(upstreams._probes._watches.values())
+        due = [watch.at - now for watch in watches if watch.at]
+        assert len(set(due)) > 16, "workers do not ask in step"
+        assert all(0.8 * OFTEN.every <= at <= 1.2 * OFTEN.every for at in due)
+        await asyncio.gather(*upstreams._probes._tasks)
+        upstreams.probe(now)
+        assert [watch for watch in watches if not watch.at] == [], "the rest comes next"
+        await asyncio.gather(*upstreams._probes._tasks)
+        upstreams.close()
+        assert table.services
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
 # --- what follows from it
 
 
