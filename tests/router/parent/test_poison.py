@@ -39,7 +39,7 @@ class Decoder:
             if b"HANG" in body and observing():
                 time.sleep(3600)
         return self._decoder.decode(body)
-if "accede.router" in " ".join(sys.orig_argv):
+if {"router", "accede.router"} & set(sys.orig_argv) or "accede.router.observer.process" in sys.orig_argv:
     msgspec.json.Decoder = Decoder
 """
 
