@@ -79,17 +79,17 @@ class Asker(Receiver):
 class Server:
     """An HTTP server whose answers the test lets go one by one; `port` is set once it listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.accepted = 0
         self.requests = 0
         self.writers: list[asyncio.StreamWriter] = []
         self.gate = asyncio.Semaphore(0)
         self.answer = OK
-        self.port = 0
+        self.port = port
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -220,19 +220,20 @@ def test_an_address_of_a_mirror_that_refused_is_left_alone_for_a_moment(
         address = Address("127.0.0.1", free_port(), tls=False)
         mirror, clients = Pool(address, 4, 5.0), Pool(address, 0, 5.0)
         await all_done(Asker("mirror", log).go(mirror), Asker("client", log).go(clients))
-        listening = await asyncio.start_server(lambda _, writer: writer.write(OK), address.host, address.port)
-        at_once = Asker("mirror again", log).go(mirror)
-        assert at_once.done.is_set(), "nothing is tried"
-        await all_done(Asker("client again", log).go(clients))
-        await asyncio.sleep(pools._REFUSED_FOR)
-        await all_done(Asker("mirror later", log).go(mirror))
+        async with Server(address.port) as late:
+            for _ in range(2):
+                late.gate.release()
+            at_once = Asker("mirror again", log).go(mirror)
+            assert at_once.done.is_set(), "nothing is tried"
+            await all_done(Asker("client again", log).go(clients))
+            await asyncio.sleep(pools._REFUSED_FOR)
+            await all_done(Asker("mirror later", log).go(mirror))
+            mirror.close()
+            clients.close()
         assert sorted(line for line in log if not line.endswith("connected")) == [
             "client CONNECT", "client again 200",
             "mirror CONNECT", "mirror again CONNECT", "mirror later 200",
         ]  # fmt: skip
-        mirror.close()
-        clients.close()
-        listening.close()
 
     story(tell)
 
