@@ -40,7 +40,7 @@ Written by `scripts/bench`; [results.json](results.json) has every round. What h
 {core}, load and upstreams on the rest. Requests and answers have 503 bytes of JSON. Figures are medians; a
 ratio is the median of the rounds' own ratios, with their range. Every proxy has one worker, no access log and
 no statistics, keeps connections alive on both sides, splits 90:10 by a hash of a header and names the version
-in a header of the answer. Ours captures and analyses every exchange besides.
+in a header of the answer. Ours captures and analyses every exchange besides.{ahead}
 """
 
 
@@ -149,7 +149,11 @@ def _page(report: Report, plots: list[str]) -> str:
     notes = [f"- {line.title}: {line.note}" for line in report.lines if line.note]
     missed = [f"- {row}: not measured: {why}" for row, why in report.failed.items()]
     core = "the proxy's workers on a core of their own" if report.pinned else "processes on any core"
-    core += ", and all of this before whatever else the machine did" if report.ahead else ""
+    ahead = (
+        "\nThe machine did other work meanwhile; all of this came before it (`--ahead`)."
+        if report.ahead
+        else ""
+    )
     return "\n".join(
         [
             _INTRODUCTION.format(
@@ -157,6 +161,7 @@ def _page(report: Report, plots: list[str]) -> str:
                 machine=report.machine,
                 versions=", ".join(f"{name} {what}" for name, what in report.versions.items()),
                 core=core,
+                ahead=ahead if report.ahead else "",
             ),
             markdown(table(report)),
             "",
