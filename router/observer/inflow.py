@@ -7,23 +7,22 @@ whose slots are not known yet (their table is on its way) wait a bounded time.
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heappop, heappush
 from operator import itemgetter
 from random import Random
 
 from ...store.evidence import ArmCounts, Evidence
 from ...store.routes import ServiceRoute
-from ..facts import Fact, Flush, Pair, Table
+from ..facts import Fact, Flush, Table
 from ..marker import EXCHANGE, KIND, NUMBER, PAIR
 from .beside import Beside
 from .fold import Fold
 from .inputs import NO_LABELS, Labels
-from .notebook import NONE_LOST, Lost, Notebook
-from .pairing import PairSeen
+from .notebook import NONE_LOST, Notebook
 from .recorder import Recorder
 from .remembered import Remembering
 from .seen import Seen, weight_of
+from .waiting import EpochSums, FactEntry, Source, pair_weight, size_of
 
 KEPT_EPOCHS = 16  # closed ones per service: later facts of older ones are not awaited
 KEPT_FOR = 60.0  # seconds, beside twice `account_after`, for which a closed epoch awaits late facts
@@ -36,47 +35,6 @@ _DEFAULT_ACCOUNT_AFTER = 10.0
 _ARMS = ("stable", "candidate")
 
 _number = itemgetter(0)
-
-
-class _Epoch:
-    """One fold and what was last published of it."""
-
-    __slots__ = (
-        "beside", "changed", "closed_at", "fold", "published_at", "remembering", "still_open", "unremembered"
-    )  # fmt: skip
-
-    def __init__(self, fold: Fold, beside: Beside | None, remembering: Remembering | None) -> None:
-        self.fold = fold
-        self.beside = beside
-        self.remembering = remembering
-        self.changed = True
-        self.closed_at = 0.0  # when no table named it any more; 0: one does
-        self.published_at = 0.0
-        self.still_open: dict[str, int] = {}
-        self.unremembered: Lost = NONE_LOST
-
-
-_FactEntry = tuple[int, int, _Epoch, Fact, Seen | None, Labels]
-_PairEntry = tuple[int, int, _Epoch, Pair, PairSeen | None]
-
-
-class _Source:
-    """One boot of one worker."""
-
-    def __init__(self, boot: str) -> None:
-        self.boot = boot
-        self.heard = 0.0
-        self.line_time = 0.0
-        self.open: list[tuple[int, int, int]] = []
-        self.facts: list[_FactEntry] = []  # heaps by number
-        self.pairs: list[_PairEntry] = []
-        self.weight = 0
-        self.waiting: deque[tuple[float, Flush]] = deque()
-        self.waiting_bytes = 0
-        self.mirrored: tuple[int, int] = (
-            -1,
-            0,
-        )  # slot and kind of the last tally: what a pair without a place is counted to
 
 
 class Inflow:
@@ -95,9 +53,9 @@ class Inflow:
         self._cells: memoryview[int] | list[int] = [0] * 8 if cells is None else cells
         self._random = Random().random  # noqa: S311 - a sample, no secret
         self.strays = 0
-        self._sources: dict[int, _Source] = {}
-        self._slots: dict[int, _Epoch] = {}
-        self._epochs: dict[tuple[str, str, int], _Epoch] = {}
+        self._sources: dict[int, Source] = {}
+        self._slots: dict[int, EpochSums] = {}
+        self._epochs: dict[tuple[str, str, int], EpochSums] = {}
         self._current: set[tuple[str, str, int]] = set()
         self._named: set[tuple[str, str, int]] = set()  # also those that are held, and may go on
         self._watermark = 0.0
@@ -130,7 +88,7 @@ class Inflow:
             fold = Fold(route, plan)
             beside = Beside.of(route, plan, self._recorder, self._random)
             remembering = Remembering.of(route.service, plan, fold.slice_names, self.notebook)
-            epoch = self._epochs[key] = _Epoch(fold, beside, remembering)
+            epoch = self._epochs[key] = EpochSums(fold, beside, remembering)
         self._slots[slot] = epoch
 
     def take(self, flush: Flush, now: float) -> None:
@@ -139,11 +97,11 @@ class Inflow:
         if source is None or source.boot != flush.boot:
             if source is not None:
                 self._close(source)
-            source = self._sources[flush.worker] = _Source(flush.boot)
+            source = self._sources[flush.worker] = Source(flush.boot)
         source.heard = now
         if source.waiting or not self._knows(flush):
             source.waiting.append((now + PATIENCE, flush))
-            source.waiting_bytes += _size(flush)
+            source.waiting_bytes += size_of(flush)
             self._catch_up(source, now)
             return
         self._apply(source, flush)
@@ -154,20 +112,20 @@ class Inflow:
         named.update([tally.slot for tally in flush.mirrors])
         return named <= self._slots.keys()
 
-    def _catch_up(self, source: _Source, now: float) -> None:
+    def _catch_up(self, source: Source, now: float) -> None:
         while source.waiting:
             until, flush = source.waiting[0]
             if until > now and source.waiting_bytes <= HELD_BYTES and not self._knows(flush):
                 return
             source.waiting.popleft()
-            source.waiting_bytes -= _size(flush)
+            source.waiting_bytes -= size_of(flush)
             self._apply(source, flush)
 
-    def _apply(self, source: _Source, flush: Flush) -> None:
+    def _apply(self, source: Source, flush: Flush) -> None:
         source.open = flush.open
         source.line_time = min(flush.line_time, flush.pair_line_time)
         bodies = {body.number: body for body in flush.bodies}
-        ready: list[_FactEntry] = []
+        ready: list[FactEntry] = []
         cells = self._cells
         for fact in flush.facts:
             epoch = self._slots.get(fact.slot)
@@ -190,7 +148,7 @@ class Inflow:
         self._fold_facts(source, flush.line, ready)
         self._take_pairs(source, flush)
 
-    def _keep(self, source: _Source, epoch: _Epoch, fact: Fact, seen: Seen | None, labels: Labels) -> None:
+    def _keep(self, source: Source, epoch: EpochSums, fact: Fact, seen: Seen | None, labels: Labels) -> None:
         weight = weight_of(seen) + len(labels)
         if source.weight + weight > PENDING:
             self.strays += 1
@@ -199,7 +157,7 @@ class Inflow:
         self._tick += 1
         heappush(source.facts, (fact.number, self._tick, epoch, fact, seen, labels))
 
-    def _fold_facts(self, source: _Source, line: float, ready: list[_FactEntry]) -> None:
+    def _fold_facts(self, source: Source, line: float, ready: list[FactEntry]) -> None:
         while source.facts and source.facts[0][0] < line:
             entry = heappop(source.facts)
             source.weight -= weight_of(entry[4]) + len(entry[5])
@@ -218,7 +176,7 @@ class Inflow:
                 self.strays += 1
             epoch.changed = True
 
-    def _take_pairs(self, source: _Source, flush: Flush) -> None:
+    def _take_pairs(self, source: Source, flush: Flush) -> None:
         for tally in flush.mirrors:
             epoch = self._slots.get(tally.slot)
             if epoch is not None:
@@ -238,7 +196,7 @@ class Inflow:
                 epoch.beside.pair(pair, read, source.heard)
             if epoch.remembering is not None and read is not None:
                 epoch.remembering.pair(pair, read)
-            weight = _pair_weight(read)
+            weight = pair_weight(read)
             if source.weight + weight > PENDING:
                 epoch.fold.lose_pairs(1, pair.kind)
                 epoch.changed = True
@@ -252,17 +210,17 @@ class Inflow:
             epoch.changed = True
         self._fold_pairs(source, flush.pair_line)
 
-    def _fold_pairs(self, source: _Source, line: float) -> None:
+    def _fold_pairs(self, source: Source, line: float) -> None:
         while source.pairs and source.pairs[0][0] < line:
             _, _, epoch, pair, seen = heappop(source.pairs)
-            source.weight -= _pair_weight(seen)
+            source.weight -= pair_weight(seen)
             try:
                 epoch.fold.add_pair(pair, seen)
             except (ValueError, OverflowError, IndexError):
                 self.strays += 1
             epoch.changed = True
 
-    def _close(self, source: _Source) -> None:
+    def _close(self, source: Source) -> None:
         """A worker that is gone: what it reported counts, what it had open is lost, and says so."""
         while source.waiting:
             self._apply(source, source.waiting.popleft()[1])
@@ -360,13 +318,3 @@ class Inflow:
                     gone = self._epochs.pop(key)
                     self.notebook.forget(key)
                     self._slots = {slot: epoch for slot, epoch in self._slots.items() if epoch is not gone}
-
-
-def _pair_weight(seen: PairSeen | None) -> int:
-    return 1 if seen is None else 1 + len(seen.stable) + len(seen.shadow)
-
-
-def _size(flush: Flush) -> int:
-    bodies = sum(len(body.request) + len(body.response) for body in flush.bodies)
-    pairs = sum(len(p.request) + len(p.stable_response) + len(p.shadow_response) for p in flush.pairs)
-    return bodies + pairs + 256 * (len(flush.facts) + len(flush.pairs))

@@ -22,6 +22,7 @@ class Behaviour(msgspec.Struct, frozen=True):
 
     `shift`: added to every score, `group_shift` to those of group b. `field`: the name of the score in
     the answer (another name: an extractor never matches). `hang`: never answer. `drop`: close instead.
+    `upside_down`: share of answers with one minus each score, which scores of the middle do not show.
     """
 
     delay: float = 0.04
@@ -29,6 +30,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     errors: float = 0.0
     shift: float = 0.0
     group_shift: float = 0.0
+    upside_down: float = 0.0
     field: str = "score"
     hang: bool = False
     drop: bool = False
@@ -66,7 +68,9 @@ class Model:
         if self._chance.random() < behaviour.errors:
             return Reply(b'{"error": "scripted"}', 500, after=after)
         rows = msgspec.json.decode(request.body)["instances"]
-        predictions = [{behaviour.field: self._score(row)} for row in rows]
+        turned = self._chance.random() < behaviour.upside_down
+        scores = [1.0 - self._score(row) if turned else self._score(row) for row in rows]
+        predictions = [{behaviour.field: score} for score in scores]
         return Reply(msgspec.json.encode({"predictions": predictions}), after=after)
 
     def _score(self, row: dict[str, float | str]) -> float:
