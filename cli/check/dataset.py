@@ -3,9 +3,9 @@
 The file is read twice: once to check every row and to remember where it begins, then row by row in the order
 of the check. What is kept in memory are three whole numbers a row, never the rows.
 
-A line of JSON Lines is the body of a request. One that has `request`, and beside it nothing but `id` and
-`unit`, holds the body there: {"id": "17", "unit": "user-4", "request": {…}}. In a CSV the columns of id and
-unit are named by flags.
+A line of JSON Lines is the body of a request. One that has `request`, and beside it nothing but `id`, `unit`
+and `label`, holds the body there: {"id": "17", "unit": "user-4", "label": 1, "request": {…}}. In a CSV the
+columns of these are named by flags.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ import xxhash
 from ...errors import AccedeError, FileError, Problem, UsageError
 from .bodies import body_of
 from .problems import Problems
+from .truth import Label, Sent, Truth
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".csv")
-_ENVELOPE: Final = frozenset({"request", "id", "unit"})
+_ENVELOPE: Final = frozenset({"request", "id", "unit", "label"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request. `line`: where it stands in the file, from 1."""
+    """One request. `line`: where it stands in the file, from 1. `label`: see truth.Truth; () without one."""
 
     line: int
     body: bytes
     id: str = ""
     unit: str = ""
+    label: Label = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,16 @@ class Columns:
 
     id: str = ""
     unit: str = ""
+    label: str = ""
 
 
 class Dataset:
     """The rows of one file. Raises FileError with what is wrong in it, before anything is sent."""
 
-    def __init__(self, path: Path, protocol: str, longest: int, columns: Columns | None = None) -> None:
+    def __init__(
+        self, path: Path, protocol: str, longest: int, columns: Columns | None = None,
+        truth: Truth | None = None,
+    ) -> None:  # fmt: skip
         if path.suffix not in SUFFIXES:
             raise UsageError(
                 f"{path}: a data set is {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'}"
@@ -60,6 +66,8 @@ class Dataset:
         self._protocol = protocol
         self._longest = longest
         self._columns = columns or Columns()
+        self._truth = truth or Truth(None)
+        self.labelled = 0
         self._header: list[str] = []
         self._starts, self._lines = array("q"), array("q")
         self._units, self._ids = array("Q"), array("Q")
@@ -67,7 +75,11 @@ class Dataset:
             self._file: BufferedReader = path.open("rb")
         except OSError as problem:
             raise FileError((Problem(str(path), 1, 1, "", f"cannot be read: {problem.strerror}"),)) from None
-        self._scan()
+        try:
+            self._scan()
+        except AccedeError:
+            self._file.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -82,7 +94,7 @@ class Dataset:
         self._file.seek(self._starts[index])
         for start, line, found in self._records(self._starts[index], self._lines[index]):
             if start == self._starts[index] and isinstance(found, Row):
-                return Row(line, found.body, found.id, found.unit)
+                return Row(line, found.body, found.id, found.unit, found.label)
             break
         raise AccedeError(f"{self.path}: has changed while it was read, at line {self._lines[index]}")
 
@@ -102,6 +114,7 @@ class Dataset:
                 continue
             self._starts.append(start)
             self._lines.append(line)
+            self.labelled += bool(found.label)
             self._units.append(xxhash.xxh64_intdigest(found.unit.encode()) | 1 if found.unit else 0)
             self._ids.append(xxhash.xxh64_intdigest(found.id.encode()) | 1 if found.id else 0)
         self._check_ids(problems)
@@ -131,7 +144,9 @@ class Dataset:
         if len(set(self._header)) < len(self._header) or not any(self._header):
             told = "the first line must name the columns, each once"
             raise FileError((Problem(str(self.path), 1, 1, "", told),))
-        for flag, name in (("--id", self._columns.id), ("--unit", self._columns.unit)):
+        for flag, name in (
+            ("--id", self._columns.id), ("--unit", self._columns.unit), ("--label", self._columns.label),
+        ):  # fmt: skip
             if name and name not in self._header:
                 raise UsageError(
                     f"{flag}: {self.path} has no column {name!r}; it has {', '.join(self._header)}"
@@ -148,7 +163,7 @@ class Dataset:
                 while text and not text.endswith(b"\n"):
                     text = self._file.readline(self._longest)
             elif text.strip():
-                yield start, line, _json_row(line, text)
+                yield start, line, _json_row(line, text, self._truth)
             start = self._file.tell()
             line += 1
 
@@ -183,10 +198,14 @@ class Dataset:
         row = dict(zip(self._header, fields, strict=True))
         id_ = row.pop(self._columns.id, "")
         unit = row.pop(self._columns.unit, "")
-        return Row(line, body_of(self._protocol, row), id_, unit)
+        try:
+            label = self._truth.read(row.pop(self._columns.label, "") or None)
+        except ValueError as problem:
+            return str(problem)
+        return Row(line, body_of(self._protocol, row), id_, unit, label)
 
 
-def _json_row(line: int, text: bytes) -> Row | str:
+def _json_row(line: int, text: bytes, truth: Truth) -> Row | str:
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -198,15 +217,19 @@ def _json_row(line: int, text: bytes) -> Row | str:
         return Row(line, text.strip())
     try:
         raw = msgspec.json.decode(text, type=_Envelope)
+        label = truth.read(raw.label)
     except msgspec.ValidationError:
-        return "has an id or a unit that is neither text nor a whole number"
-    return Row(line, bytes(raw.request), str(raw.id), str(raw.unit))
+        return "has an id or a unit that is neither text nor a whole number, or a label that is no value"
+    except ValueError as problem:
+        return str(problem)
+    return Row(line, bytes(raw.request), str(raw.id), str(raw.unit), label)
 
 
 class _Envelope(msgspec.Struct):
     request: msgspec.Raw
     id: str | int = ""
     unit: str | int = ""
+    label: Sent | list[Sent] | None = None
 
 
 def _kind(document: Any) -> str:

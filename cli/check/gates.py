@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ...policies.metrics import metric_of
+from ...policies.metrics import metric_of, on_labels
 from ...policies.policy import Baseline, Gate, RolloutPolicy, Step
 from ...store.measurement import is_latency
 
@@ -20,7 +20,7 @@ _LATENCY: Final = (
     "a rollout decides it in the canary, under real load; beside each other on this machine it is advice only"
 )
 _CANARY: Final = "only a canary can decide it"
-_LABELS: Final = "needs the true outcomes, which a rollout joins later; not part of a check yet"
+_LABELS: Final = "needs the true outcomes: name a column with --label, or give each row a label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,16 @@ class Split:
     undecided: tuple[Undecided, ...]
 
 
-def split(policy: RolloutPolicy, baseline: int) -> Split:
-    """The part of a policy that pairs decide. `baseline`: rows of stable alone that freeze the constants."""
+def split(policy: RolloutPolicy, baseline: int, *, labelled: bool) -> Split:
+    """The part of a policy that pairs decide. `baseline`: rows of stable alone that freeze the constants.
+
+    `labelled`: rows say what was true.
+    """
     kept: list[Gate] = []
     indices: list[int] = []
     undecided: list[Undecided] = []
     for index, gate in enumerate(policy.gates):
-        reason = _why_not(gate)
+        reason = _LABELS if on_labels(gate) and not labelled else _why_not(gate)
         if reason:
             undecided.append(Undecided(index, gate, reason, advisory=is_latency(gate.metric)))
             continue
@@ -68,6 +71,4 @@ def _why_not(gate: Gate) -> str:
         return _LATENCY
     if gate.metric in _WHY:
         return _WHY[gate.metric]
-    if gate.metric.startswith("outcome.") or gate.metric == "uncertainty.coverage":
-        return _LABELS
     return "" if "shadow" in metric_of(gate).places else _CANARY

@@ -4,9 +4,9 @@ A file is JSON Lines, one answer a line:
 
     {"id": "17", "request": {…}, "response": {…}, "status": 200, "latency": 0.012}
 
-`request` is needed in stable's file alone. In place of `response`, `ending` says why there is none: connect,
-timeout or truncated. An id that only stable's file has is a copy whose answer is missing: it lowers the
-coverage. `status` is 200 and `latency` unknown where they are left out.
+`request` is needed in stable's file alone; there `label` may say what was true. In place of `response`,
+`ending` says why there is none: connect, timeout or truncated. An id that only stable's file has is a copy
+whose answer is missing: it lowers the coverage. `status` is 200 and `latency` unknown where left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ...router.facts import Ending
 from .dataset import Row
 from .problems import Problems
 from .trial import Answer
+from .truth import Sent, Truth
 
 
 class _Line(msgspec.Struct):
@@ -34,13 +35,16 @@ class _Line(msgspec.Struct):
     latency: float | None = None
     ending: Literal["answered", "connect", "timeout", "truncated"] = "answered"
     unit: str | int = ""
+    label: Sent | list[Sent] | None = None
 
 
 class Answers:
     """One file: ids with the places of their lines. Raises FileError with what is wrong in it."""
 
-    def __init__(self, path: Path, *, requests: bool) -> None:
+    def __init__(self, path: Path, truth: Truth, *, requests: bool) -> None:
         self.path = path
+        self._truth = truth
+        self.labelled = 0
         self._starts = array("q")
         self.index: dict[str, int] = {}
         self.timed = True
@@ -74,6 +78,10 @@ class Answers:
             problems.add(number, "has no `request`, which stable's file needs")
         if line.ending == "answered" and not bytes(line.response):
             problems.add(number, "has neither `response` nor an `ending` that says why")
+        try:
+            self.labelled += bool(self._truth.read(line.label))
+        except ValueError as problem:
+            problems.add(number, str(problem))
         if str(line.id) in self.index:
             problems.add(number, "has the id of an earlier line; every answer needs an id of its own")
         self.timed = self.timed and (line.latency is not None or line.ending != "answered")
@@ -91,14 +99,17 @@ class Answers:
         body = bytes(found.response) if ending == Ending.ANSWERED else b""
         status = found.status if ending == Ending.ANSWERED else 0
         answer = Answer(ending, status, found.latency or 0.0, body, size=len(body))
-        return Row(index + 1, bytes(found.request), str(found.id), str(found.unit)), answer
+        label = self._truth.read(found.label)
+        return Row(index + 1, bytes(found.request), str(found.id), str(found.unit), label), answer
 
 
 class Joined:
     """Stable's file with the candidate's answers to the same ids."""
 
-    def __init__(self, stable: Path, candidate: Path) -> None:
-        self._stable, self._candidate = Answers(stable, requests=True), Answers(candidate, requests=False)
+    def __init__(self, stable: Path, candidate: Path, truth: Truth) -> None:
+        self._stable = Answers(stable, truth, requests=True)
+        self._candidate = Answers(candidate, truth, requests=False)
+        self.labelled = self._stable.labelled
         self._ids = list(self._stable.index)
         self.timed = self._stable.timed and self._candidate.timed
         self.only_candidate = len(self._candidate.index.keys() - self._stable.index.keys())

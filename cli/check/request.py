@@ -25,6 +25,7 @@ from .recorded import Joined
 from .running import Progress, Taken, live
 from .sending import Call, Endpoint
 from .trial import Trial
+from .truth import Truth
 
 _URLS: Final = ("http://", "https://")
 
@@ -44,6 +45,7 @@ class Request:
     headers: tuple[str, ...]
     id_column: str
     unit_column: str
+    label_column: str
     together: int
     seed: int
     timeout: float | None
@@ -93,11 +95,16 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
         request.path or call_path(service), service.limits.deadline, service.capture.response,
         _headers(request.headers),
     )  # fmt: skip
-    columns = Columns(request.id_column, request.unit_column)
-    data = Dataset(request.data, service.protocol, service.limits.body, columns)
+    if request.label_column and service.outcome is None:
+        raise UsageError(
+            f"--label: service {service.name!r} declares no outcome; "
+            "write outcome: {type: binary} into its file"
+        )
+    columns = Columns(request.id_column, request.unit_column, request.label_column)
+    data = Dataset(request.data, service.protocol, service.limits.body, columns, Truth(service.outcome))
     order = order_of(data.units, request.seed, policy.baseline.requests, request.together)
     service = _checked(service, {stable: one, candidate: other}, stable)
-    taken, parts = _taken(service, policy, stable, candidate, order)
+    taken, parts = _taken(service, policy, stable, candidate, order, labelled=data.labelled > 0)
 
     async def run() -> None:
         ends = [
@@ -120,12 +127,12 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
 def _recorded(request: Request, service: ModelService, policy: RolloutPolicy) -> Outcomes:
     if request.stable_answers is None or request.candidate_answers is None:
         raise UsageError("recorded answers are checked in pairs: --stable-answers and --candidate-answers")
-    files = Joined(request.stable_answers, request.candidate_answers)
+    files = Joined(request.stable_answers, request.candidate_answers, Truth(service.outcome))
     order = order_of(files.units(), request.seed, policy.baseline.requests, request.together)
     stable, candidate = request.stable or "stable", request.candidate or "candidate"
     version = service.versions[service.stable]
     service = _checked(service, {stable: version, candidate: version}, stable)
-    taken, parts = _taken(service, policy, stable, candidate, order)
+    taken, parts = _taken(service, policy, stable, candidate, order, labelled=files.labelled > 0)
     taken.timed = files.timed
     began = monotonic()
     progress = Progress(len(files))
@@ -158,9 +165,10 @@ def _recorded(request: Request, service: ModelService, policy: RolloutPolicy) ->
 
 
 def _taken(
-    service: ModelService, policy: RolloutPolicy, stable: str, candidate: str, order: Order
-) -> tuple[Taken, Split]:
-    parts = split(policy, int(order.baseline.size))
+    service: ModelService, policy: RolloutPolicy, stable: str, candidate: str, order: Order, *,
+    labelled: bool,
+) -> tuple[Taken, Split]:  # fmt: skip
+    parts = split(policy, int(order.baseline.size), labelled=labelled)
     trial = Trial(service, parts.policy, stable, candidate)
     latencies = Latencies(
         {

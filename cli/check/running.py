@@ -78,7 +78,7 @@ class Taken:
     def pair(self, block: int, row: Row, stable: Answer, candidate: Answer) -> None:
         """One pair."""
         self.pairs += 1
-        self.trial.pair(block, row.body, stable, candidate)
+        self.trial.pair(block, row, stable, candidate)
 
     def _fine(self, answer: Answer) -> bool:
         return answer.ending == Ending.ANSWERED and not self.failures.failed(answer.ending, answer.status)

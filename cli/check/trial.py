@@ -24,7 +24,7 @@ from ...policies.policy import Gate, RolloutPolicy
 from ...policies.service import ModelService
 from ...router.facts import STABLE, Body, Ending, Fact, MirrorTally, Pair
 from ...router.observer.fold import Fold
-from ...store.evidence import Evidence
+from ...store.evidence import Evidence, merge
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import (
     WIRE,
@@ -36,6 +36,8 @@ from ...store.rollouts import (
     RolloutRecord,
     Validity,
 )
+from .dataset import Row
+from .truths import Truths
 
 SOURCE: Final = "check"
 _FEWEST_BLOCKS: Final = 20
@@ -109,8 +111,9 @@ class Trial:
         self._fold = self._folding()
         return ""
 
-    def pair(self, block: int, request: bytes, stable: Answer, candidate: Answer) -> None:
+    def pair(self, block: int, row: Row, stable: Answer, candidate: Answer) -> None:
         """Account one row that both versions answered, or failed to."""
+        request = row.body
         limits = self._service.capture
         sizes = (stable.size > limits.response, candidate.size > limits.response)
         too_large = len(request) > limits.request
@@ -127,7 +130,10 @@ class Trial:
             request_encoding="", stable_encoding=stable.encoding, shadow_encoding=candidate.encoding,
             stable_head=stable.head, shadow_head=candidate.head,
         )  # fmt: skip
-        self._fold.add_pair(pair, self._fold.read_pair(pair))
+        seen = self._fold.read_pair(pair)
+        self._fold.add_pair(pair, seen)
+        if self._outcomes is not None and seen is not None:
+            self._outcomes.pair(msgspec.structs.replace(pair, request_id=str(self._number)), seen, row.label)
 
     def unanswered(self, block: int, request: bytes, stable: Answer) -> None:
         """Account a row that only stable was asked: a copy that made no pair, which lowers the coverage."""
@@ -138,7 +144,9 @@ class Trial:
         """Epoch -> sums so far."""
         if self._baseline is None:
             return {0: self._evidence()}
-        return {0: self._baseline, 1: self._evidence()}
+        found = self._evidence()
+        told = () if self._outcomes is None else self._outcomes.sums()
+        return {0: self._baseline, 1: merge([found, *told]) or found}
 
     def analysis(self) -> Analysis:
         """The controller's own verdicts."""
@@ -156,7 +164,9 @@ class Trial:
         route = rollout_route(self._service, self._record, self._policy, self._idle)
         if route.plan is None:
             raise AccedeError(f"service {self._service.name!r}: nothing is measured")
-        return Fold(route, route.plan)
+        fold = Fold(route, route.plan)
+        self._outcomes = Truths.of(self._service.name, self._policy, route.plan, self._record, fold)
+        return fold
 
     def _evidence(self) -> Evidence:
         return self._fold.evidence(SOURCE, 1.0, 1.0, {})

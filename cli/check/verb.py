@@ -56,6 +56,9 @@ def check(  # noqa: PLR0917  (typer calls it by name)
     unit_column: Annotated[
         str, typer.Option("--unit", help="Column of a CSV with the unit; rows of one unit stay together.")
     ] = "",
+    label_column: Annotated[
+        str, typer.Option("--label", help="Column of a CSV with what was true, for gates on outcomes.")
+    ] = "",
     together: Annotated[
         int, typer.Option("--together", min=1, max=1024, help="Rows under way at one time.")
     ] = 8,
@@ -90,7 +93,7 @@ def check(  # noqa: PLR0917  (typer calls it by name)
 
     request = Request(
         service, policy, stable, candidate, data, stable_answers, candidate_answers, path,
-        tuple(header or ()), id_column, unit_column, together, seed, timeout, require_all,
+        tuple(header or ()), id_column, unit_column, label_column, together, seed, timeout, require_all,
     )  # fmt: skip
     found: Outcomes = carried_out(request)
     emit(msgspec.to_builtins(found), output, lambda console: console.print(shown.table(found)))

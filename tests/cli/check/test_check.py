@@ -80,10 +80,12 @@ class Bench:
         return [ACCEDE, "check", "service.yaml", "-c", "2", *more]
 
     def check(self, *more: str | Path, data: str = "rows.csv") -> subprocess.CompletedProcess[str]:
+        return self.run(self.command("-d", data, *more))
+
+    def run(self, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ACCEDE_")}
         return subprocess.run(
-            self.command("-d", data, *more), cwd=self.folder, env=clean, check=False, capture_output=True,
-            text=True, timeout=90,
+            command, cwd=self.folder, env=clean, check=False, capture_output=True, text=True, timeout=90
         )  # fmt: skip
 
 
