@@ -14,6 +14,7 @@ from benchmarks.results import Curve, Goal, Line, Profile, Report, Share
 from benchmarks.soak_client import Tally
 from benchmarks.soak_report import Process, Soaked
 from benchmarks.soak_upstream import check_of
+from benchmarks.started import Group
 
 WHERE = {"cpu": "c", "cores": "2", "kernel": "6.1", "python": "3.11", "data path": "pure"}
 
@@ -60,6 +61,16 @@ def test_memory_and_descriptors_of_this_process() -> None:
     with Path("/dev/null").open():
         assert machine.descriptors(os.getpid()) == before + 1
     assert machine.descriptors(2**22 + 1) == -1
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or not Path("/proc/self/autogroup").exists(), reason="needs root and Linux's autogroups"
+)
+def test_what_is_put_ahead_outweighs_the_rest(tmp_path: Path) -> None:
+    for ahead, weighs in ((False, "nice 0"), (True, "nice -20")):
+        with Group(tmp_path, ahead=ahead) as group:
+            process = group.start("sleeper", ["sleep", "60"], cores=os.sched_getaffinity(0))
+            assert Path(f"/proc/{process.pid}/autogroup").read_text().strip().endswith(weighs)
 
 
 def test_a_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
