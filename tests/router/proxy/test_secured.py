@@ -6,6 +6,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -196,3 +197,16 @@ def test_buffers_do_not_keep_the_size_of_what_has_passed(worker: WorkerProcess, 
     assert each < 140 * 1024
     for client in clients:
         client.close()
+
+
+def test_a_client_that_does_not_read_holds_the_answer_back_and_gets_it_whole(
+    worker: WorkerProcess, authority: Authority
+) -> None:
+    client = Secured(worker.port, authority.trusting())
+    client.send(post("/p", b"{}", "x-script: big") * 40)
+    before = worker.rss()
+    time.sleep(0.5)  # what would go on growing if nothing held it back
+    assert worker.rss() - before < 24 << 20, "two or three answers and what the system keeps of them"
+    for _ in range(40):
+        assert client.answer().body == bytes(range(256)) * 4096
+    client.close()
