@@ -18,7 +18,6 @@ import msgspec
 
 from ...errors import AccedeError, UsageError
 from ...store.protocol import Routes
-from ...store.rollouts import ReplicaReport
 from ..announce import announce
 from ..counters import Counters
 from ..facts import Applied, Health, Message, Table, Tripped
@@ -29,15 +28,15 @@ from ..outbox import Outbox
 from ..proxy.tls import TlsFiles
 from ..proxy.worker import WorkerConfig
 from ..proxy.worker import main as work
-from .addresses import addresses
 from .admin import AdminSocket
 from .certificate import Certificate
 from .children import Child
 from .disk import ADMIN, COUNTERS, OBSERVER, RouterFolder, encoded
 from .listening import listen, listen_unix
 from .nursery import Nursery, Program
-from .probes import Probes, State
+from .probes import Probes
 from .sync import RouteKeeper, Slots
+from .telling import Telling
 from .watcher import Watcher
 
 _LOOK: Final = 0.15  # seconds between looks at the clock of leases
@@ -49,7 +48,6 @@ _READING: Final = 10.0  # seconds for one body: captures are bounded, so an hone
 _OBSERVER_DRAIN: Final = 10.0
 _LAST_REPORT: Final = 2.0
 _REASON: Final = 1000  # characters of an abort's reason that are kept
-_TABLES: Final = 256  # tables whose generations are remembered for late confirmations
 
 _WORKER: Final = Program("accede.router.proxy.worker", "accede-worker", work)
 _OBSERVER: Final = Program("accede.router.observer.process", "accede-observer", observe)
@@ -126,7 +124,6 @@ class _Parent:
         self._folder = folder
         self._sockets = sockets
         self._boot = os.urandom(6).hex()
-        self._address = "{}:{}".format(*sockets[0].getsockname()[:2])
         counters = folder.fresh(COUNTERS)
         self._counters = Counters(counters, config.workers, create=True)
         self._slots = Slots(self._counters)
@@ -146,15 +143,18 @@ class _Parent:
             (self._flushes.fileno(), self._marker.descriptor), self._told, self._table, nursery,
         )  # fmt: skip
         self._admin = folder.fresh(ADMIN)
-        self._generations: dict[int, dict[str, int]] = {}  # table number -> service -> generation
-        self._store_problem = ""
-        self._disk_problem = ""
+        self._telling = Telling(
+            config.replica, self._boot, "{}:{}".format(*sockets[0].getsockname()[:2]), str(self._admin),
+            self._keeper, self._slots, self._workers, self._observer, certificate,
+            0 if nursery is None else nursery.pid,
+        )  # fmt: skip
         self._saved_at = 0.0
         self._stopping = asyncio.Event()
         self._applied = asyncio.Event()
         self._signals = 0
         self._outbox: Outbox | None = None
-        self._probes = None if config.probes is None else Probes.listening(*config.probes, self._state)
+        said = self._telling.state
+        self._probes = None if config.probes is None else Probes.listening(*config.probes, said)
 
     def _worker_config(self, index: int, counters: os.PathLike[str]) -> Callable[[int, int], WorkerConfig]:
         kept = -1 if self._certificate is None else self._certificate.spare.descriptor
@@ -202,7 +202,7 @@ class _Parent:
             lambda problem: _tell(loop, self._unreadable, problem),
         )
         watcher.start()
-        announce("router", f"listens on {self._address}, admin socket {self._admin}")
+        announce("router", f"listens on {self._telling.listens}, admin socket {self._admin}")
         try:
             async with asyncio.TaskGroup() as tasks:
                 kept = [tasks.create_task(child.keep()) for child in (self._observer, *self._workers)]
@@ -232,6 +232,7 @@ class _Parent:
 
     def _signalled(self) -> None:
         self._signals += 1
+        self._telling.stopping = True
         self._stopping.set()
         if self._signals > 1:  # whoever asks twice does not want to wait
             for child in (*self._workers, self._observer):
@@ -262,16 +263,16 @@ class _Parent:
     # --- what to serve
 
     def _found(self, routes: Routes) -> None:
-        if self._store_problem:
+        if self._telling.store_problem:
             announce("router", "the store can be read again")
-        self._store_problem = ""
+        self._telling.store_problem = ""
         self._keeper.learn(routes, time())
         self._look()
 
     def _unreadable(self, problem: AccedeError) -> None:
-        if not self._store_problem:
+        if not self._telling.store_problem:
             announce("router", f"serves the last routes it knows: {problem}")
-        self._store_problem = str(problem)
+        self._telling.store_problem = str(problem)
         self._keeper.trust_memory()
         self._look()
 
@@ -279,10 +280,7 @@ class _Parent:
         """Bring the table up to date, and everybody to it; the observer first, who must know every slot."""
         table = self._keeper.look(time())
         if table is not None:
-            self._generations[table.number] = {
-                placed.route.service: placed.route.generation for placed in table.placed
-            }
-            self._generations.pop(table.number - _TABLES, None)
+            self._telling.placed(table)
             for child in (self._observer, *self._workers):
                 child.send(table)
         self._save(force=table is not None)
@@ -299,11 +297,11 @@ class _Parent:
         keeper.changed = False
         try:
             self._folder.remember(encoded(keeper.memory))
-            self._disk_problem = ""
+            self._telling.disk_problem = ""
         except OSError as problem:
-            if not self._disk_problem:
+            if not self._telling.disk_problem:
                 announce("router", f"serves on, but cannot write its last table: {problem.strerror}")
-            self._disk_problem = str(problem.strerror)
+            self._telling.disk_problem = str(problem.strerror)
 
     def _told(self, child: Child, message: Message) -> None:
         if isinstance(message, Applied):
@@ -320,39 +318,13 @@ class _Parent:
 
     # --- what is told
 
-    def _in_force(self) -> dict[str, int]:
-        """Service -> the oldest generation that any living worker serves; none until one has a table."""
-        oldest: dict[str, int] = {}
-        for worker in self._workers:
-            for service, generation in self._generations.get(worker.applied, {}).items():
-                oldest[service] = min(generation, oldest.get(service, generation))
-        return oldest
-
     def _report(self) -> None:
-        assigned, finished = self._slots.counts()
-        memory = self._keeper.memory
-        report = ReplicaReport(
-            source=f"{self._config.replica}:{self._boot}",
-            replica=self._config.replica,
-            at=time(),
-            generations=self._in_force(),
-            assigned=assigned,
-            finished=finished,
-            tripped={service: held.generation for service, held in memory.tripped.items()},
-            lapsed={service: held.generation for service, held in memory.lapsed.items()},
-            direct={service: held.reason for service, held in memory.direct.items()},
-            observer_restarts=tuple(self._observer.restarts),
-            worker_restarts=sum(len(worker.restarts) for worker in self._workers),
-            admin_socket=str(self._admin),
-            addresses=addresses(worker.health for worker in self._workers),
-            workers=len(self._workers),
-        )
         if self._outbox is not None:
-            self._outbox.put("report", report)
+            self._outbox.put("report", self._telling.report())
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("do") == "status":
-            return self._status()
+            return self._telling.status()
         service, reason = request.get("service"), request.get("reason")
         if request.get("do") != "abort" or not isinstance(service, str) or not isinstance(reason, str):
             raise UsageError('a request is {"do": "status"} or {"do": "abort", "service": …, "reason": …}')
@@ -373,56 +345,9 @@ class _Parent:
         }
 
     async def _served(self, number: int) -> None:
-        while not self._everywhere(number):
+        while not self._telling.everywhere(number):
             self._applied.clear()
             await self._applied.wait()
-
-    def _everywhere(self, number: int) -> bool:
-        """Whether every worker serves that table or a newer one."""
-        return all(worker.applied >= number for worker in self._workers)
-
-    def _unready(self) -> list[str]:
-        """Why it should get no requests; empty where it may."""
-        reasons: list[str] = []
-        table = self._keeper.table
-        if table is None:
-            reasons.append(f"it has no routes yet; store: {self._store_problem or 'ok'}")
-        elif not self._everywhere(table.number):
-            reasons.append("not every worker has the last routes")
-        if self._stopping.is_set():
-            reasons.append("it drains")
-        return reasons
-
-    def _state(self) -> State:
-        notes = {"store": self._store_problem or "ok", "disk": self._disk_problem or "ok"}
-        return State(self._unready(), notes)
-
-    def _status(self) -> dict[str, Any]:
-        table = self._keeper.table
-        return {
-            "ready": not self._unready(),
-            "replica": self._config.replica,
-            "listen": self._address,
-            "table": table.number if table is not None else 0,
-            "generations": self._in_force(),
-            "held": {
-                service: reason
-                for service in self._keeper.memory.routes
-                if (reason := self._keeper.held(service))
-            },
-            "broken": self._keeper.broken,
-            "store": self._store_problem or "ok",
-            "disk": self._disk_problem or "ok",
-            "tls": "off" if self._certificate is None else self._certificate.renewal.problem or "ok",
-            "workers": [_described(worker) for worker in self._workers],
-            "observer": _described(self._observer),
-            "addresses": msgspec.to_builtins(addresses(worker.health for worker in self._workers)),
-            "nursery": 0 if self._nursery is None else self._nursery.pid,
-        }
-
-
-def _described(child: Child) -> dict[str, Any]:
-    return {"pid": child.pid, "table": child.applied, "restarts": len(child.restarts)}
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], what: object) -> None:
