@@ -115,7 +115,7 @@ class Fleet:
         )  # fmt: skip
 
     def tick(self) -> None:
-        self.now += 0.25
+        self.now += 5.0  # far beyond what any pace of looks asks for, however busy the machine
         self.loop.tick()
 
     def record(self, name: str) -> RolloutRecord:
@@ -160,7 +160,7 @@ def test_harm_is_decided_in_the_round_that_sees_it(fleet: Fleet) -> None:
     for name in set(fleet.names) - set(harmed):
         assert fleet.record(name).phase is Phase.CANARY
         lease = fleet.store.routes().leases[name]
-        assert fleet.now - lease < 1.25
+        assert lease == fleet.now
 
 
 def test_what_is_broken_for_one_is_broken_for_one(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
