@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import analysis_cpu, observer_cpu
+from . import controller_cpu, observer_cpu
 from .machine import Places, memory
 from .results import Goal, Line
 from .sampling import (
@@ -244,9 +244,8 @@ def observer(options: Options, say: Say) -> list[Line]:
 
 
 def analysis(options: Options, say: Say) -> list[Line]:
-    """CPU of a controller's look at many rollouts of which nothing is to be told."""
-    looks = [analysis_cpu.cost(20)[0] for _ in range(max(3, options.rounds))]
-    costs = [1e-3 * analysis_cpu.ROLLOUTS * look for look in looks]
-    say(f"  {', '.join(f'{cost:.2f}' for cost in costs)} s")
-    what = f"CPU of a look at {analysis_cpu.ROLLOUTS} rollouts of 20 metrics by 10 slices"
-    return [Line("analysis", what, "s", {OURS: costs}, (Goal("", analysis_cpu.GOAL),))]
+    """CPU of a controller's round over many rollouts whose evidence has all changed."""
+    found = controller_cpu.measured(controller_cpu.METRICS, ticks=max(3, options.rounds))
+    say(f"  {', '.join(f'{cost:.2f}' for cost in found.busy)} s")
+    what = f"CPU of a tick over {controller_cpu.ROLLOUTS} rollouts of {controller_cpu.METRICS}"
+    return [Line("analysis", what, "s", {OURS: found.busy}, (Goal("", controller_cpu.GOAL),))]

@@ -20,15 +20,32 @@ _RESTARTS_WITHIN: Final = 60.0
 
 def assigned(record: RolloutRecord, reports: Sequence[ReplicaReport]) -> dict[tuple[int, str], float]:
     """(epoch, arm) -> requests assigned, over all replicas and their earlier lives."""
-    prefix = f"{record.service}|{record.id}|"
     total: dict[tuple[int, str], float] = {}
     for report in reports:
-        for key, count in report.assigned.items():
-            if key.startswith(prefix):
-                epoch, _, arm = key.removeprefix(prefix).partition("|")
-                if epoch.isdecimal():
-                    total[int(epoch), arm] = total.get((int(epoch), arm), 0.0) + count
+        for epoch, arm, count in _by_rollout(report).get(f"{record.service}|{record.id}", ()):
+            total[epoch, arm] = total.get((epoch, arm), 0.0) + count
     return total
+
+
+_SORTED: Final[dict[int, tuple[ReplicaReport, dict[str, list[tuple[int, str, int]]]]]] = {}
+_MOST_SORTED: Final = 256  # reports; a replica has one
+
+
+def _by_rollout(report: ReplicaReport) -> dict[str, list[tuple[int, str, int]]]:
+    """`assigned` of a report by "service|rollout", sorted once for all rollouts of a round."""
+    known = _SORTED.get(id(report))
+    if known is not None and known[0] is report:
+        return known[1]
+    found: dict[str, list[tuple[int, str, int]]] = {}
+    for key, count in report.assigned.items():
+        rollout, _, rest = key.rpartition("|")
+        rollout, _, epoch = rollout.rpartition("|")
+        if epoch.isdecimal():
+            found.setdefault(rollout, []).append((int(epoch), rest, count))
+    while len(_SORTED) >= _MOST_SORTED:
+        del _SORTED[next(iter(_SORTED))]
+    _SORTED[id(report)] = report, found
+    return found
 
 
 def known(found: Evidence, arm: str) -> float:

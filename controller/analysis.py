@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..policies.metrics import on_labels, on_pairs
-from ..policies.policy import Place, RolloutPolicy
+from ..policies.policy import RolloutPolicy
 from ..store.evidence import Evidence
 from ..store.rollouts import (
     Analysis,
@@ -35,13 +34,15 @@ from .lacking import lacking
 from .reading import Levels, Reader, Reading
 from .shadow_latency import advise, advised
 from .sums import View
-from .sweep.program import Program, Programs
-from .sweep.swept import Swept, sweep
+from .sweep.glance import Glances, Looked
+from .sweep.program import GateCells, Programs
+from .sweep.swept import Standing, sweep
 from .validity import PREDICTIONS, checks
 from .wording import finding_of, gate_text, verdict_reason
 
 _WORST_FIRST: Final = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
 _PROGRAMS: Final = Programs()  # only remembers what a policy and its constants fix
+_GLANCES: Final = Glances()  # and only what the same evidence came to
 _DEAD_AFTER: Final = 500  # candidate requests after which a series that nobody fills is an error
 
 
@@ -85,6 +86,27 @@ def analyse(
     )  # fmt: skip
 
 
+def prepare(looks: Sequence[tuple[RolloutRecord, RolloutPolicy, Mapping[int, Evidence]]]) -> None:
+    """Compute for many rollouts at once where their cells stand; analyses that tell nothing then find it."""
+    _GLANCES.prepare(
+        [
+            _looked(record, record.constants, policy, Levels.of(policy, record), evidence)
+            for record, policy, evidence in looks
+            if record.constants is not None
+        ]
+    )
+
+
+def _looked(
+    record: RolloutRecord,
+    constants: FrozenConstants,
+    policy: RolloutPolicy,
+    levels: Levels,
+    evidence: Mapping[int, Evidence],
+) -> Looked:
+    return Looked(_PROGRAMS.of(record.id, policy, constants, levels), record.epochs, evidence)
+
+
 @dataclass(frozen=True, slots=True)
 class _Telling:
     """How much is told of a look."""
@@ -110,14 +132,20 @@ def _verdicts(
 ) -> tuple[Verdict, ...]:
     view = View(record, constants, evidence)
     levels = Levels.of(policy, record)
-    program = _PROGRAMS.of(record.id, policy, constants, levels)
-    swept = sweep(program, record.epochs, evidence)
+    looked = _looked(record, constants, policy, levels, evidence)
+    program = looked.program
+    swept = sweep(program, record.epochs, evidence) if how.told else None
+    standing = swept.standing if swept is not None else None
+    if not how.told:
+        standing = _GLANCES.of(looked)
     reader = Reader(view, policy, constants, levels, intervals=how.intervals)
     blocked = {check.check: check for check in validity if check.outcome is not Outcome.PASS}
 
     def judged(position: int) -> _Judged:
         cell = program.cells[position]
-        reading = _blocked(cell, blocked) or lacking(cell, view)
+        reading = _blocked(cell, blocked)
+        if reading is None and not (standing is not None and standing.whole[position]):
+            reading = lacking(cell, view)
         hidden = None if reading is not None else too_few_to_tell(cell, view)
         if hidden is not None:
             return _Judged(cell, hidden, finding_of(cell, hidden, constants, view))
@@ -129,38 +157,30 @@ def _verdicts(
         return _Judged(cell, reading, finding_of(cell, reading, constants, view))
 
     verdicts: list[Verdict] = []
-    for index, place, positions in program.gates:
-        free = not how.told and swept is not None and bool(swept.known[positions].all())
-        free = free and _blocked(program.cells[int(positions[0])], blocked) is None
-        free = free and all(lacking(program.cells[int(position)], view) is None for position in positions)
-        free = free and all(
-            too_few_to_tell(program.cells[int(position)], view) is None for position in positions
-        )
-        if free and swept is not None:
-            verdicts.append(_silent(policy, program, swept, index, place, positions))
+    sure: NDArray[np.bool_] | None = None
+    if standing is not None and not how.told:
+        sure = np.asarray(standing.known & standing.whole)
+    for gate in program.gates:
+        cells = [program.cells[int(position)] for position in gate.cells]
+        silent = sure is not None and bool(sure[gate.cells].all()) and _blocked(cells[0], blocked) is None
+        if cells[0].gate.labels is not None:
+            silent = silent and all(too_few_to_tell(cell, view) is None for cell in cells)
+        if silent and standing is not None:
+            verdicts.append(_silent(policy, standing, gate))
         else:
-            verdicts.append(_verdict(policy, [judged(int(position)) for position in positions]))
+            verdicts.append(_verdict(policy, [judged(int(position)) for position in gate.cells]))
     return tuple(verdicts)
 
 
-def _silent(
-    policy: RolloutPolicy,
-    program: Program,
-    swept: Swept,
-    index: int,
-    place: Place,
-    positions: NDArray[np.intp],
-) -> Verdict:
+def _silent(policy: RolloutPolicy, standing: Standing, cells: GateCells) -> Verdict:
     """The verdict on a gate of which every cell is passed or open, without a word."""
-    needed = np.array([not program.cells[int(position)].watched for position in positions])
-    deciding = positions[needed] if needed.any() else positions
-    passed = bool(swept.passed[deciding].all())
-    last = bool((swept.safe_last[deciding] >= -log(program.levels.safe)).all())
-    gate = program.cells[int(positions[0])].gate
+    passed = bool(standing.passed[cells.deciding].all())
+    last = passed and bool(standing.last[cells.deciding].all())
+    gate = policy.gates[cells.index]
     return Verdict(
-        gate=gate_text(gate), index=index, place=place,
+        gate=gate_text(gate), index=cells.index, place=cells.place,
         outcome=Outcome.PASS if passed else Outcome.INCONCLUSIVE, reason="",
-        on_fail=gate.on_fail or policy.on_fail, require=gate.require, proven_last_weight=passed and last,
+        on_fail=gate.on_fail or policy.on_fail, require=gate.require, proven_last_weight=last,
     )  # fmt: skip
 
 

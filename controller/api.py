@@ -38,13 +38,13 @@ from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
 from .access import Access, LoopbackOnly, may, require
 from .acting import Acts
+from .evidence.merging import merged
 from .explain import explain
 from .files import ServiceFiles
 from .labels.feedback import FeedbackRequest, take
 from .loop import Loop
 from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
 from .openapi import Operation, document
-from .performing import merged
 from .plan_service import plan_service
 from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
 from .views import decision_lines, rollout_line, rollout_view, service_view
@@ -213,6 +213,7 @@ class _Endpoints:
 
     def _view(self, record: RolloutRecord) -> RolloutView:
         store = self._desk.store
+        self._desk.loop.ask(record.service)
         route = next((one for one in store.routes().routes if one.service == record.service), None)
         evidence = merged(store.evidence(record.service, record.id))
         return rollout_view(record, route, evidence, store.reports(), self._desk.clock())

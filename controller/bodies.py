@@ -16,6 +16,7 @@ from ..store.evidence import ArmCounts, Evidence
 from ..store.rollouts import FrozenConstants, Outcome, RolloutRecord, Validity
 from .apart import FEWEST, Apart, apart
 from .arrivals import randomised
+from .per_policy import per_policy
 
 _FROM_ANSWERS: Final = (
     "prediction.",
@@ -46,7 +47,7 @@ def bodies(
     evidence: Mapping[int, Evidence],
 ) -> Iterator[Validity]:
     """One check over all epochs in which both arms answer users; none where no gate reads bodies there."""
-    if not any(needs_bodies(gate, "canary") for gate in policy.gates):
+    if not _read(policy):
         return
     arms = [
         (_counts(found, "candidate"), _counts(found, "stable"))
@@ -88,6 +89,11 @@ def bodies(
         yield Validity(
             "bodies", Outcome.PASS, f"{lost / wanted:.2%} of the bodies to be read were lost", numbers
         )
+
+
+@per_policy
+def _read(policy: RolloutPolicy) -> bool:
+    return any(needs_bodies(gate, "canary") for gate in policy.gates)
 
 
 def _counts(found: Evidence, arm: str) -> ArmCounts:

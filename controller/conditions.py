@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ..policies.metrics import decides, deciding_places, on_labels
 from ..policies.policy import Action, Gate, Place, RolloutPolicy, Step
 from ..store.rollouts import Analysis, Outcome, RolloutRecord, Verdict
+from .per_policy import per_policy
 
 # Told by the routers' reports, which the machine reads itself and answers faster.
 _FROM_REPORTS = frozenset({"breaker", "unattended"})
@@ -21,13 +22,18 @@ def places(policy: RolloutPolicy, gate: Gate) -> tuple[Place, ...]:
     return deciding_places(gate, policy.steps)
 
 
+@per_policy
+def _decided_in(policy: RolloutPolicy) -> tuple[tuple[Place, ...], ...]:
+    """`places` of every gate; none where it is not required at all."""
+    return tuple(() if gate.require == "nothing" else places(policy, gate) for gate in policy.gates)
+
+
 def deciding(policy: RolloutPolicy, analysis: Analysis) -> Iterator[tuple[Gate, Verdict]]:
     """Every verdict with a say: its gate exists, decides in its place, and is required at all."""
+    where = _decided_in(policy)
     for verdict in analysis.verdicts:
-        if 0 <= verdict.index < len(policy.gates):
-            gate = policy.gates[verdict.index]
-            if gate.require != "nothing" and verdict.place in places(policy, gate):
-                yield gate, verdict
+        if 0 <= verdict.index < len(policy.gates) and verdict.place in where[verdict.index]:
+            yield policy.gates[verdict.index], verdict
 
 
 def failing(policy: RolloutPolicy, analysis: Analysis, action: Action) -> tuple[Verdict, ...]:
@@ -74,8 +80,8 @@ def unready_to_promote(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, 
     missing: list[str] = []
     proofs = 0
     for index, gate in enumerate(policy.gates):
-        where = places(policy, gate)
-        if gate.require == "nothing" or not where:
+        where = _decided_in(policy)[index]
+        if not where:
             continue
         place: Place = "canary" if "canary" in where else "shadow"
         verdict = _verdict(analysis, index, place)

@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..store.evidence import ArmKey, Evidence, SeriesKey
 from ..store.rollouts import Outcome
 from .cells import Cell
 from .reading import Reading
 from .sums import Broken, View, sums_of
+
+Count = float | NDArray[np.float64]
+Bools = bool | np.bool_ | NDArray[np.bool_]
 
 TOLERATED: Final = 0.01
 """Share of stable's answers without a value beyond which the declaration is wrong."""
@@ -25,7 +31,7 @@ _SHOWN: Final = 8
 def unready(wanted: Collection[str], named: Iterable[str], baseline: Evidence) -> str | None:
     """Why a baseline without these values, or these classes, cannot be frozen."""
     for series in sorted(wanted):
-        if _told(series):
+        if told(series):
             asked, lacking = _count([baseline], "stable", "", series)
             if not asked or lacking > TOLERATED * asked:
                 share = _share(lacking, asked)
@@ -42,17 +48,17 @@ def unready(wanted: Collection[str], named: Iterable[str], baseline: Evidence) -
 
 def lacking(cell: Cell, view: View) -> Reading | None:
     """What missing values say about a cell before anything is computed; None where nothing."""
-    if not _told(cell.series):
+    if not told(cell.series):
         return None
     found = [evidence for _, _, evidence in view.epochs(cell.place)]
     asked, without = _count(found, "stable", cell.group, cell.series)
-    if asked >= FEWEST and without > TOLERATED * asked:
+    if lacks(asked, without):
         reason = f"{_share(without, asked)} of stable's answers have none at the declared path"
         return Reading(Outcome.ERROR, reason)
     arm: ArmKey = "pair" if cell.place == "shadow" else "candidate"
     theirs, missing = _count(found, arm, cell.group, cell.series)
-    allowed = UNLIKE + (without / asked if asked and arm == "candidate" else 0.0)
-    if theirs and missing > allowed * theirs and missing > 1.0:
+    compared = (asked, without) if arm == "candidate" else (0.0, 0.0)
+    if lacks_more(*compared, theirs, missing):
         return Reading(
             Outcome.INCONCLUSIVE,
             f"{_share(missing, theirs)} of the candidate's answers have none, so the two cannot be compared",
@@ -60,7 +66,19 @@ def lacking(cell: Cell, view: View) -> Reading | None:
     return None
 
 
-def _told(series: str) -> bool:
+def lacks(asked: Count, without: Count) -> Bools:
+    """Too many of stable's answers have no value."""
+    return (asked >= FEWEST) & (without > TOLERATED * asked)
+
+
+def lacks_more(asked: Count, without: Count, theirs: Count, missing: Count) -> Bools:
+    """Too many of the candidate's have none, beside those of stable (0 of 0: nothing is known of it)."""
+    allowed = UNLIKE + without / np.maximum(asked, 1.0)
+    return (theirs > 0.0) & (missing > allowed * theirs) & (missing > 1.0)
+
+
+def told(series: str) -> bool:
+    """True of values that answers may tell, or not."""
     return series.startswith("metrics.") or series == "uncertainty"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Protocol
@@ -14,9 +14,10 @@ from ..store.evidence import Evidence
 from ..store.protocol import Store
 from ..store.rollouts import Analysis, FrozenConstants, Phase, ReplicaReport, RolloutRecord
 from ..store.routes import ServiceRoute
+from .evidence.merging import Merges, merged
 from .machine import Look, Signals, may_freeze, read_signals
 from .measuring import baseline_requests
-from .performing import FreezeEpoch, Seen, merged
+from .performing import FreezeEpoch, Seen
 
 
 class Reason(Protocol):
@@ -44,29 +45,34 @@ class Analyse(Protocol):
         ...
 
 
+Prepared = tuple[RolloutRecord, RolloutPolicy, Mapping[int, Evidence]]
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """The pure functions that judge; passed in, so that the loop can be tested without statistics.
 
     `glance`: as `analyse`, with the same outcomes and no words: cheap, and enough to see that nothing is to
-    be done. None: there is none.
+    be done. None: there is none. `prepare`: for many glances that follow, on the same (record, policy,
+    evidence) each, what they need; they come to the same without it.
     """
 
     analyse: Analyse
     freeze: Callable[[RolloutPolicy, ModelService, Evidence], FrozenConstants | Reason]
     freeze_epoch: FreezeEpoch
     glance: Analyse | None = None
+    prepare: Callable[[Sequence[Prepared]], None] | None = None
 
 
 def statistics() -> Engine:
     """The product's own engine. Imports scipy, so it is asked for when a controller starts."""
-    from .analysis import analyse
+    from .analysis import analyse, prepare
     from .freeze import epoch_constants, freeze
 
-    return Engine(analyse, freeze, epoch_constants, partial(analyse, intervals=False, told=False))
+    return Engine(analyse, freeze, epoch_constants, partial(analyse, intervals=False, told=False), prepare)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def policy_of(text: str) -> RolloutPolicy:
     """The policy of a record's canonical text."""
     return policy_from_canonical(text)
@@ -78,9 +84,11 @@ def read(
     route: ServiceRoute,
     service: ModelService | None,
     reports: tuple[ReplicaReport, ...],
+    merges: Merges | None = None,
 ) -> Seen:
-    """All that the store has about an open rollout now."""
-    evidence = merged(store.evidence(record.service, record.id))
+    """All that the store has about an open rollout now. `merges`: where sums are remembered."""
+    parts = store.evidence(record.service, record.id)
+    evidence = merged(parts) if merges is None else merges.of(record.id, parts)
     return Seen(record, route, policy_of(record.policy), service, evidence, reports)
 
 

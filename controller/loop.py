@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -23,15 +25,18 @@ from ..store.protocol import Commit, Routes, Store
 from ..store.rollouts import Analysis, AuditEntry, ReplicaReport, RolloutRecord
 from ..store.routes import ServiceRoute
 from .actions import Action, Note
+from .evidence.merging import Merges
 from .files import ServiceFiles
 from .labels.folding import fold_mature, mature_after, meaning_of, reads_labels
 from .looking import Engine, look, policy_of, read, signals_of
 from .machine import Look, Signals, decide
 from .performing import CONTROLLER, Seen, change
+from .records import Records
 from .routing import idle_route, rollout_route, same_route
+from .telling import Telling
 
 TICK: Final = 0.25  # seconds between looks
-SAVE_EVERY: Final = 1.0  # seconds between stored looks that moved nothing
+AT_ONCE: Final = 32  # services that are read together, so that their tests are computed together
 RENEW_EVERY: Final = 1.0  # seconds between renewals of a lease, or a quarter of a shorter one
 EXPIRE_EVERY: Final = 10.0  # seconds between forgetting old predictions and labels
 EXPIRED_AT_ONCE: Final = 5000  # of each kind
@@ -42,12 +47,22 @@ log = structlog.get_logger("accede.controller")
 
 @dataclass(slots=True)
 class _Pace:
-    """When one rollout was looked at and stored last; lost with the process, and nothing depends on it."""
+    """When one rollout was looked at last; lost with the process, and nothing depends on it."""
 
     looked: float = 0.0
     next_look: float = 0.0
-    saved: float = 0.0
     files: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was read of one rollout, to be judged. `told`: in full, because it is stored. `took`: seconds."""
+
+    seen: Seen
+    signals: Signals
+    pace: _Pace
+    told: bool
+    took: float
 
 
 class Loop:
@@ -66,8 +81,10 @@ class Loop:
         self._engine = engine
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
+        self._merges = Merges()
+        self._records = Records(store)
+        self._telling = Telling()
         self._expired = 0.0
-        self._round = 0.0  # seconds that the last round took
         self.problems: dict[str, str] = {}  # service -> why its last round failed
         self.beat: float | None = None  # monotonic time of the last round that reached the store
 
@@ -84,52 +101,83 @@ class Loop:
 
     def tick(self) -> None:
         """One round over all services. Raises StoreError where the store cannot be read at all."""
-        now, began = self._clock(), time.monotonic()
+        now = self._clock()
         if self._files.poll(now):
             for problem in self._files.problems:
                 log.warning("a file cannot be used; what runs goes on", problem=str(problem))
         routes = self._store.routes()
         reports = self._store.reports()
         stored = {route.service: route for route in routes.routes}
-        for name in sorted(set(stored) | set(self._files.known) | set(routes.broken)):
-            self._guarded(name, stored.get(name), routes, reports, now)
+        names = sorted(set(stored) | set(self._files.known) | set(routes.broken))
+        for kept in (self._records, self._telling):
+            kept.keep(names)
+        self._telling.begin((route.service for route in routes.routes if route.plan is not None), now)
+        for first in range(0, len(names), AT_ONCE):
+            self._together(names[first : first + AT_ONCE], stored, routes, reports, now)
         if now - self._expired >= EXPIRE_EVERY:
             self._expired = now
             self._forget(now)
-        self._round = time.monotonic() - began
         self.beat = time.monotonic()
+
+    def ask(self, name: str) -> None:
+        """Somebody looks at a rollout: what is stored of it shall be new."""
+        self._telling.ask(name)
+
+    def _together(
+        self,
+        names: Sequence[str],
+        stored: Mapping[str, ServiceRoute],
+        routes: Routes,
+        reports: tuple[ReplicaReport, ...],
+        now: float,
+    ) -> None:
+        """The round of some services: all are read, their tests are computed at once, each is judged."""
+        read: dict[str, _Look | None] = {}
+
+        def begin(name: str) -> None:
+            read[name] = self._begin(name, stored.get(name), routes.leases.get(name), reports, now)
+
+        for name in names:
+            if name in routes.broken:
+                self._say(name, f"its stored route cannot be used: {routes.broken[name]}")
+                continue
+            self._guarded(name, stored.get(name), reports, now, partial(begin, name))
+        self._prepare([one.seen for one in read.values() if one is not None and not one.told])
+        for name, one in read.items():
+            fine = one is None or self._guarded(
+                name, stored.get(name), reports, now, partial(self._conclude, one, now)
+            )
+            if fine:  # only one without a fault renews its lease
+                self.problems.pop(name, None)
+                self._renew(name, stored.get(name), routes, now)
+
+    def _prepare(self, seen: Sequence[Seen]) -> None:
+        """Compute at once what the looks that follow need. What fails fails there again, for one alone."""
+        if self._engine.prepare is not None:
+            with suppress(Exception):
+                self._engine.prepare([(one.record, one.policy, one.evidence) for one in seen])
 
     def _guarded(
         self,
         name: str,
         route: ServiceRoute | None,
-        routes: Routes,
         reports: tuple[ReplicaReport, ...],
         now: float,
-    ) -> None:
-        """One service's round; only one without a fault renews its lease."""
+        act: Callable[[], object],
+    ) -> bool:
+        """A part of one service's round; False where it failed, which holds this service alone."""
         try:
-            if name in routes.broken:
-                self._say(name, f"its stored route cannot be used: {routes.broken[name]}")
-                return
-            if route is None:
-                self._introduce(self._files.current.get(name))
-                return
-            if route.plan is None:
-                self._refresh(name, route, None)
-            else:
-                self._attend(name, route, routes.leases.get(name), reports, now)
+            act()
         except StaleWrite:
-            return  # somebody decided at the same moment: the next round sees what, and renews
+            return False  # somebody decided at the same moment: the next round sees what, and renews
         except StoreError as problem:
             self._say(name, str(problem))
-            return
+            return False
         except Exception as problem:  # noqa: BLE001  (one service's fault is not another's)
             self._say(name, _describe(problem), problem)
             self._hold(name, route, reports, now, _describe(problem))
-            return
-        self.problems.pop(name, None)
-        self._renew(name, route, routes, now)
+            return False
+        return True
 
     def _forget(self, now: float) -> None:
         """Old predictions and labels of all services. What a store refuses waits for the next time."""
@@ -176,16 +224,22 @@ class Loop:
         self._store.commit(Commit(name, None, version, route, generation, (entry,)))
         log.info(reason, service=name, act=act, generation=route.generation)
 
-    def _attend(
+    def _begin(
         self,
         name: str,
-        route: ServiceRoute,
+        route: ServiceRoute | None,
         lease: float | None,
         reports: tuple[ReplicaReport, ...],
         now: float,
-    ) -> None:
-        """Look at one open rollout and perform what is decided, if it is time or a router calls."""
-        record = self._store.rollout(name)
+    ) -> _Look | None:
+        """Read an open rollout, if it is time or a router calls; look after what has none."""
+        if route is None:
+            self._introduce(self._files.current.get(name))
+            return None
+        if route.plan is None:
+            self._refresh(name, route, None)
+            return None
+        record = self._records.newest(name)
         if record is None or record.phase.ended:
             raise self._without_rollout(name, route)
         pace = self._paces.setdefault(name, _Pace())
@@ -195,20 +249,35 @@ class Loop:
         # A new generation is a decision to routers that have returned to stable: first decide, then refresh.
         if signals == Signals():
             if self._refresh(name, route, record):
-                return
+                return None
             if pace.looked <= now < pace.next_look:
-                return
+                return None
         self._fold(calm, now)
         began = time.monotonic()
         pace.looked = now
-        whole = read(self._store, record, route, service, reports)
+        whole = read(self._store, record, route, service, reports, self._merges)
         # What is stored tells everything; a look that changes nothing and is not stored need not.
-        glances = self._engine.glance is not None and not self._saves(now, pace)
-        seen, actions = self._judged(whole, signals, now, glance=glances)
-        if glances and not all(isinstance(action, Note) for action in actions):
-            seen, actions = self._judged(whole, signals, now, glance=False)
-        pace.next_look = now + max(TICK, _SHARE * (time.monotonic() - began)) - TICK / 2
-        self._perform(seen, actions, now, pace)
+        told = self._engine.glance is None or self._telling.due(name)
+        return _Look(self._in_full(whole) if told else whole, signals, pace, told, time.monotonic() - began)
+
+    def _conclude(self, one: _Look, now: float) -> None:
+        """Judge what was read, and perform what is decided."""
+        began = time.monotonic()
+        seen, actions = self._judged(one.seen, one.signals, now, glance=not one.told)
+        if not one.told and not all(isinstance(action, Note) for action in actions):
+            seen, actions = self._judged(self._in_full(one.seen), one.signals, now, glance=False)
+        took = time.monotonic() - began
+        one.pace.next_look = now + max(TICK, _SHARE * (one.took + took)) - TICK / 2
+        if one.told:
+            self._telling.took(took)
+        self._perform(seen, actions, now)
+
+    def _in_full(self, seen: Seen) -> Seen:
+        """With the whole record. Raises StaleWrite where it is another by now."""
+        record = self._store.rollout(seen.record.service)
+        if record is None or (record.id, record.version) != (seen.record.id, seen.record.version):
+            raise StaleWrite(f"service {seen.record.service!r}: somebody has just written its rollout")
+        return replace(seen, record=record)
 
     def _fold(self, seen: Seen, now: float) -> None:
         """Put what has matured into the evidence, before it is looked at."""
@@ -224,26 +293,22 @@ class Loop:
         seen, found = look(self._engine, seen, now, glance=glance)
         return seen, decide(seen.record, seen.policy, replace(found, signals=signals), now)
 
-    def _saves(self, now: float, pace: _Pace) -> bool:
-        """Whether a look that moves nothing is stored: about each second, less often under many rollouts."""
-        return not abs(now - pace.saved) < max(SAVE_EVERY, _SHARE * self._round)
-
-    def _perform(self, seen: Seen, actions: list[Action], now: float, pace: _Pace) -> None:
+    def _perform(self, seen: Seen, actions: list[Action], now: float) -> None:
         """Write every action in its order; all are worked out before the first is written."""
-        commits: list[tuple[Action, Commit]] = []
+        name, commits = seen.record.service, list[tuple[Action, Commit]]()
+        if not self._telling.due(name):
+            actions = [action for action in actions if not isinstance(action, Note)]
         for action in actions:
             commit = change(seen, action, now, CONTROLLER, self._engine.freeze_epoch)
             commits.append((action, commit))
             if commit.record is not None:
                 seen = replace(seen, record=commit.record, route=commit.route or seen.route)
         for action, commit in commits:
-            if isinstance(action, Note) and not self._saves(now, pace):
-                continue
             if self._clock() - now > seen.route.unattended:
                 # Stopped in mid-round for so long that routers have given up: what was seen is history.
                 raise StaleWrite(f"service {commit.service!r}: the look is older than the lease")
             self._store.commit(commit)
-            pace.saved = now
+            self._telling.stored(name, now)
             if not isinstance(action, Note):
                 rollout = commit.record.id if commit.record is not None else None
                 log.info(action.reason, service=commit.service, rollout=rollout, act=action.act)
@@ -277,7 +342,7 @@ class Loop:
             nothing = Analysis(at=now, verdicts=(), validity=())
             broken = f"the controller fails on this rollout: {reason}"
             decided = decide(record, seen.policy, Look(nothing, signals_of(seen), broken=broken), now)
-            self._perform(seen, decided, now, self._paces.setdefault(name, _Pace()))
+            self._perform(seen, decided, now)
         except StaleWrite:
             pass
         except Exception as problem:  # noqa: BLE001  (nothing is left but the lease, which now runs out)

@@ -15,7 +15,7 @@ import msgspec
 from ..errors import Conflict
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService
-from ..store.evidence import Evidence, encode_evidence, merge
+from ..store.evidence import Evidence, encode_evidence
 from ..store.protocol import Commit
 from ..store.rollouts import (
     Analysis,
@@ -62,15 +62,6 @@ class Seen:
     evidence: Mapping[int, Evidence]
     reports: tuple[ReplicaReport, ...]
     analysis: Analysis | None = None
-
-
-def merged(parts: tuple[Evidence, ...]) -> dict[int, Evidence]:
-    """Epoch -> the sum over all sources, in order of epochs."""
-    epochs: dict[int, list[Evidence]] = {}
-    for part in parts:
-        epochs.setdefault(part.epoch, []).append(part)
-    sums = ((epoch, merge(epochs[epoch])) for epoch in sorted(epochs))
-    return {epoch: total for epoch, total in sums if total is not None}
 
 
 def change(seen: Seen, action: Action, now: float, actor: str, freeze_epoch: FreezeEpoch) -> Commit:

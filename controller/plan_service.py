@@ -8,9 +8,9 @@ from ..policies.service import ModelService
 from ..store.protocol import Store
 from .advice import advise
 from .assumed import Given
+from .evidence.merging import merged
 from .files import ServiceFiles
 from .messages import PlanRequest
-from .performing import merged
 from .plan_traffic import Measured, baseline_of, traffic_of
 from .planned import Plan
 from .timeline import plan

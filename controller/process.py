@@ -59,14 +59,18 @@ class ControllerConfig:
 def run_controller(
     config: ControllerConfig,
     engine: Callable[[], Engine] = statistics,
-    opening: Callable[[str], Store] = open_store,
+    opening: Callable[[str], Store] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. What keeps it from starting is one line on stderr."""
     _log_to_stderr()
     try:
         _check_tls(config.tls)
         access = LoopbackOnly() if config.tokens is None else Tokens(config.tokens)
-        with _listening(config) as listener, _locked(config.data), _store(config, opening) as store:
+        with (
+            _listening(config) as listener,
+            _locked(config.data),
+            _store(config, opening or _opened) as store,
+        ):
             files = _files(config, store)
             _serve(config, listener, store, files, engine(), access)
     except AccedeError as problem:
@@ -198,9 +202,16 @@ def _locked(data: Path) -> Generator[None, None, None]:
         os.close(descriptor)
 
 
+def _opened(address: str) -> Store:
+    """A store that is read many times a second."""
+    from .evidence.decoding import decode_evidence
+
+    return open_store(address, decode_evidence)
+
+
 @contextmanager
-def _store(config: ControllerConfig, opening: Callable[[str], Store]) -> Generator[Store, None, None]:
-    store = opening(config.store or str(config.data))
+def _store(config: ControllerConfig, opening: Callable[[str], Store] | None) -> Generator[Store, None, None]:
+    store = (opening or _opened)(config.store or str(config.data))
     try:
         yield store
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import NotFound
-from ..store.evidence import decode_evidence
 from ..store.rollouts import Analysis, Decision, ReplicaReport, RolloutRecord, decode_record
+from .evidence.decoding import decode_evidence
 from .looking import Analyse, policy_of
 
 

@@ -295,11 +295,12 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     if not len(series.n) == len(series.sum) == len(series.square) or not len(series.n):
         lengths = f"{len(series.n)}, {len(series.sum)} and {len(series.square)}"
         return Broken(f"the sums of {name} have unequal lengths ({lengths})")
-    sums = Sums(np.array(series.n, float), np.array(series.sum, float), np.array(series.square, float))
-    columns = np.concatenate((sums.n, sums.y, sums.square))
-    if not np.isfinite(columns).all():
+    columns = np.array((series.n, series.sum, series.square), float)
+    sums = Sums(*columns)
+    beyond = np.abs(columns).max()
+    if not np.isfinite(beyond):
         return Broken(f"the sums of {name} are not finite")
-    if np.abs(columns).max() > MOST:
+    if beyond > MOST:
         return Broken(f"the sums of {name} are beyond what can be counted")
     if sums.n.min() < 0.0:
         return Broken(f"the sums of {name} have a negative count")

@@ -18,6 +18,7 @@ from .arrivals import inputs_alike
 from .bodies import bodies
 from .coding import coding
 from .labels.coverage import labels
+from .per_policy import per_policy
 from .ratios import sample_ratio
 from .sums import Broken, sums_of
 
@@ -54,6 +55,7 @@ def checks(
     return tuple(found)
 
 
+@per_policy
 def reads_predictions(policy: RolloutPolicy) -> bool:
     """True where a gate needs what is in the answers."""
     return any(gate.metric.startswith(PREDICTIONS) for gate in policy.gates)
@@ -87,6 +89,7 @@ def back_coverage(
         yield Validity("back_coverage", *got)
 
 
+@per_policy
 def decides_on_back(policy: RolloutPolicy) -> bool:
     """True where a gate is decided on what is mirrored back."""
     return any(

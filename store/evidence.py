@@ -57,7 +57,7 @@ answered the first time only: y = 1, and no others are in it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import MutableSequence, Sequence
+from collections.abc import MutableMapping, MutableSequence, Sequence
 from math import isfinite
 from operator import add, gt
 from typing import Annotated, Literal, TypeVar
@@ -174,7 +174,7 @@ class Evidence(msgspec.Struct):
     arms: dict[str, ArmCounts] = {}
     open: dict[str, Count] = {}
     mirror: MirrorCounts = msgspec.field(default_factory=MirrorCounts)
-    series: dict[SeriesKey, Series] = {}
+    series: MutableMapping[SeriesKey, Series] = {}
     latency: dict[str, dict[int, Count]] = {}
     values: dict[int, Count] = {}
     labels: dict[str, Count] = {}
@@ -317,7 +317,7 @@ def _add(into: dict[K, int], more: dict[K, int]) -> None:
         into[key] = into.get(key, 0) + count
 
 
-def _add_series(into: dict[SeriesKey, Series], key: SeriesKey, series: Series) -> None:
+def _add_series(into: MutableMapping[SeriesKey, Series], key: SeriesKey, series: Series) -> None:
     have = into.get(key)
     if have is None:
         total = array("d", series.sum)

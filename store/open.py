@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UsageError
 from .protocol import Store
+from .reading import Decode, plainly
 from .sqlite import SqliteStore
 
 FILE_NAME = "accede.db"  # in a data directory
@@ -18,17 +19,17 @@ _REMOTE = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})  # before 
 PASSWORD = "ACCEDE_STORE_PASSWORD"  # noqa: S105  (the variable's name)
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, decode: Decode = plainly) -> Store:
     """The store at `address`: a data directory, a database file, `sqlite:///path` (an absolute path), or a
     Redis or Valkey server (store.redis.address has the forms).
 
     A path is a file if it is one already or ends with .db, .sqlite or .sqlite3, else a directory. A server's
-    password may stand in the environment instead (PASSWORD).
+    password may stand in the environment instead (PASSWORD). `decode`: how an embedded store reads evidence.
     Raises UsageError for an address that means nothing or a client that is not installed, StoreError where
     the store cannot be used.
     """
     if not is_remote(address):
-        return SqliteStore(store_path(address))
+        return SqliteStore(store_path(address), decode=decode)
     try:
         from .redis.store import RedisStore  # noqa: PLC0415  (an extra)
     except ModuleNotFoundError as problem:

@@ -138,6 +138,10 @@ class Store(RouterStore, Protocol):
         """The newest rollout of the service, open or ended."""
         ...
 
+    def newest(self, service: str) -> tuple[str, int] | None:
+        """Id and version of what `rollout` would return, without reading it."""
+        ...
+
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first. One that cannot be read raises; ask by service to keep others apart."""
         ...

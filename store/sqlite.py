@@ -23,10 +23,11 @@ from .closing import CLOSED_MARK, closed_source
 from .commits import Stored, Writing, refuse_stale, writing
 from .evidence import Evidence, encode_evidence
 from .protocol import Commit, Lead, Routes
-from .reading import read_evidence
+from .reading import Decode, plainly
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
 from .sqlite_closing import close_sources
+from .sqlite_evidence import RememberedEvidence
 from .sqlite_faults import store_error
 from .sqlite_labels import SqliteLabels
 from .sqlite_schema import begin_write, connect, prepare
@@ -40,17 +41,19 @@ R = TypeVar("R", RolloutRecord, AuditEntry, Decision, ReplicaReport)
 class SqliteStore:
     """A Store (store.protocol has the guarantees) in the file `path`, made where it is missing.
 
-    `wait`: seconds to wait for a lock held by another thread, and again by another process. Raises
+    `wait`: seconds to wait for a lock held by another thread, and again by another process. `decode`: how
+    evidence is read. Raises
     StoreError where the file cannot be used, with the reason and the way out.
     """
 
-    def __init__(self, path: Path, *, wait: float = WAIT) -> None:
+    def __init__(self, path: Path, *, wait: float = WAIT, decode: Decode = plainly) -> None:
         self._path = path.absolute()
         self._wait = wait
         self._process = os.getpid()
         self._closed = False
         self._read_lock, self._write_lock = Lock(), Lock()
         self._decoded: dict[str, tuple[bytes, ServiceRoute | str]] = {}
+        self._evidence = RememberedEvidence(decode)
         self._labels = SqliteLabels(self._reading, self._writing)
         prepare(self._path, wait)
         try:
@@ -153,24 +156,22 @@ class SqliteStore:
         found = self._records(query, (service,), RolloutRecord, "rollout")
         return found[0] if found else None
 
+    def newest(self, service: str) -> tuple[str, int] | None:
+        """Id and version of what `rollout` would return, without reading it."""
+        query = "SELECT id, version FROM rollouts WHERE service = ? ORDER BY number DESC LIMIT 1"
+        with self._reading() as connection:
+            found: tuple[str, int] | None = connection.execute(query, (service,)).fetchone()
+        return found
+
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first."""
         query = "SELECT id, body FROM rollouts WHERE ?1 IS NULL OR service = ?1 ORDER BY number"
         return self._records(query, (service,), RolloutRecord, "rollout")
 
     def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
-        """The latest of every source and epoch, by epoch and source."""
+        """The latest of every source and epoch, by epoch and source; reads only what was replaced since."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT epoch, source, body FROM evidence WHERE service = ? AND rollout = ?"
-                " ORDER BY epoch, source",
-                (service, rollout),
-            ).fetchall()
-        return tuple(
-            read_evidence(service, rollout, epoch, source, body)
-            for epoch, source, body in rows
-            if body != CLOSED_MARK
-        )
+            return self._evidence.read(connection, service, rollout)
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
         """Add what these have said to the total of closed sources."""

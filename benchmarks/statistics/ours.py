@@ -87,13 +87,11 @@ class Clustered(NamedTuple):
 def clustered(looks: Sequence[Sequence[clusters.ClusterEpoch]], ratio: float) -> Clustered:
     """All looks of one run at once; epochs that have not begun are empty and have no say."""
     last = looks[-1]
-    shape = (len(looks), len(last), last[0].n_c.size)
-    columns = [np.zeros(shape) for _ in range(4)]
+    sums = [np.zeros((len(looks), 2, 2, last[0].n_c.size)) for _ in last]
     for place, seen in enumerate(looks):
-        for number, epoch in enumerate(seen):
-            for column, values in zip(columns, (epoch.n_c, epoch.y_c, epoch.n_s, epoch.y_s), strict=True):
-                column[place, number] = values
-    moments = arrays.cluster_moments(np.array([e.pi for e in last]), *columns)
+        for epoch, into in zip(seen, sums, strict=False):
+            into[place] = (epoch.n_c, epoch.y_c), (epoch.n_s, epoch.y_s)
+    moments = arrays.cluster_moments(np.array([e.pi for e in last]), [*map(arrays.deviations, sums)])
     got = arrays.cluster_tails(moments, ratio)
     return Clustered(
         got.estimate[:, 0], got.variance[:, 0], got.df[:, 0], (moments.y_c + moments.y_s).sum(axis=1),

@@ -8,8 +8,9 @@ fail nor pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -147,7 +148,7 @@ def _crossing(log_m: Callable[[Floats], Floats], start: Floats, threshold: Float
 class ClusterMoments:
     """All that estimates over clusters need of C cells in E epochs, in order. Suffix c: candidate, s: stable.
 
-    ``pi``: candidate shares, (E,). ``n_c`` … ``y_s``: requests and sums of y, (C, E). With
+    ``pi``: candidate shares, (E,) or (C, E). ``n_c`` … ``y_s``: requests and sums of y, (C, E). With
     psi_j = (y_j - r n_j)/n in each arm and epoch, ``cc``, ``cs``, ``ss`` are sums over clusters of products
     of psi between two epochs, and ``nn`` those of the candidate's n_j, (C, E, E). ``seen``: clusters with any
     request from an epoch on, (C, E).
@@ -165,25 +166,66 @@ class ClusterMoments:
     seen: Floats
 
 
-def cluster_moments(pi: Floats, n_c: Floats, y_c: Floats, n_s: Floats, y_s: Floats) -> ClusterMoments:
-    """From sums per cluster, each (C, E, G): finite, and such as y in [0, 1] gives them.
+@dataclass(frozen=True, slots=True, eq=False)
+class Deviations:
+    """What one epoch brings to the moments of C cells over G clusters.
 
-    An epoch in which an arm is empty has no say, as in ``clusters.cluster_estimate``.
+    ``counts``, ``events``: of both arms, (C, 2). ``psi``: of both arms, and n_j of the candidate, (C, 3, G).
+    ``met``: clusters with any request, (C, G). All 0 where an arm is empty.
     """
-    in_c, in_s = n_c.sum(axis=2), n_s.sum(axis=2)
-    sum_c, sum_s = y_c.sum(axis=2), y_s.sum(axis=2)
-    both = (in_c > 0.0) & (in_s > 0.0)
-    per_c, per_s = both / np.where(both, in_c, 1.0), both / np.where(both, in_s, 1.0)
-    psi_c = (y_c - (sum_c * per_c)[:, :, None] * n_c) * per_c[:, :, None]
-    psi_s = (y_s - (sum_s * per_s)[:, :, None] * n_s) * per_s[:, :, None]
-    used = n_c * both[:, :, None]
-    met = np.logical_or.accumulate(np.flip(((n_c + n_s) > 0.0) & both[:, :, None], 1), axis=1)
-    turned_c, turned_s, turned_n = (np.swapaxes(values, 1, 2) for values in (psi_c, psi_s, used))
+
+    counts: Floats
+    events: Floats
+    psi: Floats
+    met: NDArray[np.bool_]
+
+
+def deviations(sums: NDArray[Any]) -> Deviations:
+    """Of one epoch: n and y of the candidate and of stable, (C, 2 arms, 2, G), numbers of any kind.
+
+    Finite, and such as y in [0, 1] gives them. An epoch in which an arm is empty has no say, as in
+    ``clusters.cluster_estimate``.
+    """
+    n, y = sums[:, :, 0], sums[:, :, 1]
+    total = n.sum(axis=2, dtype=np.float64)
+    both = (total > 0.0).all(axis=1, keepdims=True)
+    per = both / np.where(both, total, 1.0)
+    events = y.sum(axis=2, dtype=np.float64) * both
+    psi = np.empty((len(sums), 3, sums.shape[3]))
+    np.multiply(n, (-events * per * per)[:, :, None], out=psi[:, :2])
+    psi[:, :2] += y * per[:, :, None]
+    np.multiply(n[:, 0], both, out=psi[:, 2])
+    return Deviations(total * both, events, psi, ((n[:, 0] > 0) | (n[:, 1] > 0)) & both)
+
+
+def products(one: Deviations, other: Deviations) -> Floats:
+    """Sums over clusters of the products of all psi of two epochs, (C, 3, 3)."""
+    return np.asarray(one.psi @ other.psi.swapaxes(1, 2))
+
+
+def cluster_moments(
+    pi: Floats,
+    epochs: Sequence[Deviations],
+    products: Callable[[Deviations, Deviations], Floats] = products,
+) -> ClusterMoments:
+    """Of E epochs in order. ``pi``: candidate shares, (E,) or (C, E). ``products``: which may remember."""
+    cells, size = len(epochs[0].psi), len(epochs)
+    between = np.empty((cells, size, 3, size, 3))
+    seen = np.empty((cells, size))
+    met = np.zeros_like(epochs[0].met)
+    for e in range(size - 1, -1, -1):
+        for f in range(e + 1):
+            block = products(epochs[e], epochs[f])
+            between[:, e, :, f] = block
+            between[:, f, :, e] = block.swapaxes(1, 2)
+        met = met | epochs[e].met
+        seen[:, e] = np.count_nonzero(met, axis=1)
+    counts = np.stack([epoch.counts for epoch in epochs], axis=2)
+    events = np.stack([epoch.events for epoch in epochs], axis=2)
     return ClusterMoments(
-        pi, in_c * both, sum_c * both, in_s * both, sum_s * both,
-        psi_c @ turned_c, psi_c @ turned_s, psi_s @ turned_s,
-        used @ turned_n,
-        np.flip(met.sum(axis=2), 1).astype(np.float64),
+        pi, counts[:, 0], events[:, 0], counts[:, 1], events[:, 1],
+        between[:, :, 0, :, 0], between[:, :, 0, :, 1], between[:, :, 1, :, 1], between[:, :, 2, :, 2],
+        seen,
     )  # fmt: skip
 
 
@@ -254,7 +296,10 @@ def cluster_tails(
 
 def tails(values: Floats) -> Floats:
     """Sums of (C, E) over the epochs from each one on."""
-    return np.asarray(np.flip(np.cumsum(np.flip(values, 1), axis=1), 1))
+    sums = values.astype(np.float64)
+    for epoch in range(sums.shape[1] - 2, -1, -1):
+        sums[:, epoch] += sums[:, epoch + 1]
+    return sums
 
 
 def _products(a: Floats, b: Floats) -> Floats:
@@ -263,8 +308,14 @@ def _products(a: Floats, b: Floats) -> Floats:
 
 def _corners(values: Floats) -> Floats:
     """(C, E): sums of (C, E, E) over both epochs from each one on."""
-    turned = np.cumsum(np.cumsum(np.flip(values, (1, 2)), axis=1), axis=2)
-    return np.asarray(np.flip(np.diagonal(turned, axis1=1, axis2=2), 1))
+    sums = np.empty(values.shape[:2])
+    last = values.shape[1] - 1
+    sums[:, last] = values[:, last, last]
+    for epoch in range(last - 1, -1, -1):
+        later = slice(epoch + 1, None)
+        edge = values[:, epoch, later].sum(axis=1) + values[:, later, epoch].sum(axis=1)
+        sums[:, epoch] = sums[:, epoch + 1] + values[:, epoch, epoch] + edge
+    return sums
 
 
 def _floats(values: ArrayLike) -> Floats:

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...store.evidence import Evidence
-from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord
+from ..evidence.columns import StoredSeries
+from ..stats.arrays import ClusterMoments, Deviations, cluster_moments, deviations, products
 from ..sums import MOST, ROUNDING
-from .program import Row
+from .rows import Rows
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Products = Callable[[Deviations, Deviations], Floats]
 
-_ZEROS = array("d", bytes(8 * CLUSTERS))
-_ZERO = array("d", bytes(8))
+_MOST_BYTES: Final = 512 * 2**10  # of one epoch of one rollout, about as many as its deviations take
+_WHOLE: Final = (np.uint8, np.uint16, np.uint32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochSums:
+    """R rows in one epoch: n, y and, unless it is a count, y² of candidate and stable, (R, 2, 2 or 3, G).
+
+    `totals`: over all clusters, (R, 2, 2 or 3). `present`: one of the two series is there, (R,). `odd`: sums
+    that are missing clusters or cannot be right, which are left to the reader that says so, (R,). `small`: as
+    it is kept: the sums in few bytes, or their `deviations` in their place.
+    """
+
+    sums: NDArray[Any]
+    totals: Floats
+    present: Bools
+    odd: Bools
+    small: bool = False
+    deviations: Deviations | None = None
+
+    def kept(self) -> EpochSums:
+        """As it is best remembered: what follows from it worked out, or else in few bytes."""
+        if self.sums.shape[3] > 1 and self.sums.nbytes <= _MOST_BYTES:
+            small = np.zeros((len(self.odd), 2, 0, 0))
+            return replace(self, sums=small, small=True, deviations=deviations(self.sums))
+        for kind in _WHOLE:
+            less = self.sums.astype(kind) if self.sums.max(initial=0.0) <= np.iinfo(kind).max else None
+            if less is not None and (less == self.sums).all():
+                return replace(self, sums=less, small=True)
+        return replace(self, small=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """R rows over E epochs, G clusters: n, y, square of each arm are (R, E, G).
+    """R rows over E epochs: n, y, square of each arm over all clusters, (R, E).
 
-    `present`: one of the two series is there, (R, E). `odd`: rows whose sums are missing clusters or cannot
-    be right, which are left to the reader that says so, (R,).
+    `present`, `odd` as in EpochSums: (R, E), (R,). `moments`: where clusters matter.
     """
 
     n_c: Floats
@@ -36,8 +65,9 @@ class Gathered:
     n_s: Floats
     y_s: Floats
     square_s: Floats
-    present: NDArray[np.bool_]
-    odd: NDArray[np.bool_]
+    present: Bools
+    odd: Bools
+    moments: ClusterMoments | None
 
 
 def randomised(
@@ -54,72 +84,105 @@ def randomised(
     ]
 
 
-def gathered(rows: Sequence[Row], found: Sequence[Evidence], clusters: int, *, counts: bool) -> Gathered:
-    """The sums of `rows` in every one of `found`.
+def is_stored(evidence: Evidence) -> bool:
+    """True of evidence as a store gave it, which nobody writes to: the same object has the same sums."""
+    return isinstance(evidence.series, StoredSeries) and evidence.series.packed is not None
 
-    `clusters`: how many each series should have. `counts`: y is 0 or 1, so that its squares are itself; a
-    series that says otherwise is odd. They are then not brought along.
-    """
-    zeros = _ZEROS if clusters == CLUSTERS else _ZERO
-    columns: list[Sequence[float]] = []
-    here: list[bool] = []
-    wrong: list[bool] = []
-    nothing = (zeros, zeros) if counts else (zeros, zeros, zeros)
-    for row in rows:
-        off = False
-        for evidence in found:
-            either = False
-            for key in (row.candidate, row.stable):
-                series = evidence.series.get(key)
-                if series is None:
-                    columns += nothing
-                    continue
-                fits = len(series.n) == len(series.sum) == len(series.square) == clusters
-                if fits and counts:
-                    fits = series.square is series.sum or series.square == series.sum
-                either = either or fits
-                off = off or not fits
-                if not fits:
-                    columns += nothing
-                elif counts:
-                    columns += (series.n, series.sum)
-                else:
-                    columns += (series.n, series.sum, series.square)
-            here.append(either)
-        wrong.append(off)
-    shape = (len(rows), len(found), 2, len(nothing), clusters)
-    try:
-        joined = b"".join(cast("list[array[float]]", columns))  # lists are no buffers
-    except TypeError:
-        joined = b"".join(map(_buffer, columns))
-    sums = np.frombuffer(joined, dtype=np.float64).reshape(shape)
-    n, y, square = sums[:, :, :, 0], sums[:, :, :, 1], sums[:, :, :, -1]
+
+def gathered(
+    parts: Sequence[EpochSums], pi: Floats, *, clustered: bool, products: Products = products
+) -> Gathered:
+    """The sums of rows in every epoch. `pi`: the candidate's shares, (R, E)."""
+    totals = np.stack([one.totals for one in parts], axis=3)
+    (n_c, y_c, square_c), (n_s, y_s, square_s) = (
+        (totals[:, arm, 0], totals[:, arm, 1], totals[:, arm, -1]) for arm in (0, 1)
+    )
     return Gathered(
-        n[:, :, 0], y[:, :, 0], square[:, :, 0], n[:, :, 1], y[:, :, 1], square[:, :, 1],
-        np.array(here, dtype=bool).reshape(len(rows), len(found)),
-        np.array(wrong, dtype=bool) | ~(_counted(n, y) if counts else _possible(n, y, square)),
+        n_c, y_c, square_c, n_s, y_s, square_s, np.stack([one.present for one in parts], axis=1),
+        np.logical_or.reduce([one.odd for one in parts]),
+        cluster_moments(pi, [one.deviations or deviations(one.sums) for one in parts], products)
+        if clustered
+        else None,
     )  # fmt: skip
 
 
-def _buffer(column: Sequence[float]) -> array[float]:
-    return column if isinstance(column, array) else array("d", column)
+def stacked(parts: Sequence[Gathered]) -> Gathered:
+    """Rows of several programs under one another, each over equally many epochs."""
+    moments = [one.moments for one in parts if one.moments is not None]
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in parts])
+        for name in Gathered.__slots__
+        if name != "moments"
+    }
+    if not moments:
+        return Gathered(**columns, moments=None)
+    joined = (np.concatenate([getattr(one, name) for one in moments]) for name in ClusterMoments.__slots__)
+    return Gathered(**columns, moments=ClusterMoments(*joined))
 
 
-def _counted(n: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Rows whose sums `sums.sums_of` would accept, where Σy² is Σy."""
-    rest = n - y  # a count cannot be above another that is itself in bounds
-    axes = (1, 2, 3)
-    with np.errstate(all="ignore"):
-        least = np.minimum(y.min(axis=axes), rest.min(axis=axes))
-        return np.asarray((least >= 0.0) & (n.max(axis=axes) <= MOST))  # NaN is neither
+def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:
+    """The sums of `rows` in one epoch."""
+    sums = np.zeros((len(rows), 2, 2 if counts else 3, clusters))
+    if isinstance(evidence.series, StoredSeries) and evidence.series.packed is not None:
+        here, wrong = _stored(sums, rows, evidence.series, counts=counts)
+    else:
+        here, wrong = _plain(sums, rows, evidence, counts=counts)
+    fine = _counted(sums) if counts else _possible(sums)
+    present, odd = np.asarray(here.any(axis=1)), np.asarray(wrong.any(axis=1) | ~fine)
+    return EpochSums(sums, sums.sum(axis=3), present, odd)
 
 
-def _possible(n: Floats, y: Floats, square: Floats) -> NDArray[np.bool_]:
-    """Rows whose sums `sums.sums_of` would accept: they come from y in [0, 1]."""
+def _stored(into: Floats, rows: Rows, series: StoredSeries, *, counts: bool) -> tuple[Bools, Bools]:
+    """Fill in stored series without unpacking them one by one: which are there, which are wrong, (R, 2)."""
+    assert series.packed is not None  # noqa: S101 (asked before)
+    keys, columns = series.packed
+    places = rows.places(keys)
+    there = places >= 0
+    known = places[there]
+    fits = columns.clusters[known] == into.shape[3]
+    if counts:
+        fits &= columns.same[known]
+    here, wrong = np.zeros((2, *places.shape), dtype=bool)
+    here[there], wrong[there] = fits, ~fits
+    into[here] = columns.floats(known[fits], into.shape[3], into.shape[2])
+    return here, wrong
+
+
+def _plain(into: Floats, rows: Rows, evidence: Evidence, *, counts: bool) -> tuple[Bools, Bools]:
+    here, wrong = np.zeros((2, len(rows), 2), dtype=bool)
+    for k, row in enumerate(rows):
+        for arm, key in enumerate((row.candidate, row.stable)):
+            series = evidence.series.get(key)
+            if series is None:
+                continue
+            columns = (series.n, series.sum, series.square)
+            fits = _lengths(columns) == {into.shape[3]}
+            if fits and counts:
+                fits = series.square is series.sum or list(series.square) == list(series.sum)
+            here[k, arm], wrong[k, arm] = fits, not fits
+            if fits:
+                into[k, arm] = columns[: into.shape[2]]
+    return here, wrong
+
+
+def _lengths(columns: Iterable[Sequence[float]]) -> set[int]:
+    return {len(column) for column in columns}
+
+
+def _counted(sums: Floats) -> Bools:
+    """Rows whose sums `sums.sums_of` would accept, where Σy² is Σy. Of (R, 2, 2, G)."""
+    n, y = sums[:, :, 0], sums[:, :, 1]
+    with np.errstate(all="ignore"):  # a count cannot be above another that is itself in bounds
+        return np.asarray(((y >= 0.0) & (y <= n) & (n <= MOST)).all(axis=(1, 2)))  # NaN is neither
+
+
+def _possible(sums: Floats) -> Bools:
+    """Rows whose sums `sums.sums_of` would accept: they come from y in [0, 1]. Of (R, 2, 3, G)."""
+    n, y, square = (sums[:, :, k] for k in range(3))
     with np.errstate(all="ignore"):
         most = n + ROUNDING
         fine = (
             (n >= 0.0) & (n <= MOST) & (y <= most) & (y >= -ROUNDING) & (square <= most)
             & (np.abs(y) <= np.sqrt(np.maximum(square, 0.0) * n) + ROUNDING * most)
         )  # fmt: skip
-    return np.asarray(fine.all(axis=(1, 2, 3)))
+    return np.asarray(fine.all(axis=(1, 2)))

@@ -18,7 +18,9 @@ from ...store.rollouts import FrozenConstants
 from ..batching import OF_THE_SERVER
 from ..cells import SERIES, Cell, Limit, cells_of, is_amount, limits_of
 from ..comparison import may_lack
+from ..lacking import told
 from ..reading import Levels
+from .rows import Row, Rows
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -31,14 +33,6 @@ _OUTCOMES: Final = frozenset(
 _OF_THE_REQUEST: Final = _OUTCOMES | {"mean", "selected", "tokens.output", "rank", "uncertainty"}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Two series that are compared: of the candidate, of stable."""
-
-    candidate: SeriesKey
-    stable: SeriesKey
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Tests:
     """T tests of one kind, each a limit of a cell. All arrays are (T,).
@@ -49,7 +43,7 @@ class Tests:
     """
 
     kind: Kind
-    rows: tuple[Row, ...]
+    rows: Rows
     cell: Indices
     harm_row: Indices
     safe_row: Indices
@@ -68,9 +62,21 @@ class Tests:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class GateCells:
+    """A gate in one place: its position in the policy, its `cells`, those of them that are `deciding`."""
+
+    index: int
+    place: Place
+    cells: Indices
+    deciding: Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """`gates`: (position in the policy, place, positions of its cells). `first`, `second`: a cell's tests in
+    """`gates`: in the policy's order. `first`, `second`: a cell's tests in
     `tests` laid end to end, -1 where it has none. `steps`: the canary steps.
+    `missing`: the series of values that answers lack, `missing_at`: where a cell's are in it, -1 for nowhere;
+    `untold`: cells of which answers lack nothing.
     """
 
     policy: RolloutPolicy
@@ -78,12 +84,15 @@ class Program:
     levels: Levels
     cells: tuple[Cell, ...]
     limits: tuple[tuple[Limit, ...], ...]
-    gates: tuple[tuple[int, Place, Indices], ...]
+    gates: tuple[GateCells, ...]
     tests: tuple[Tests, ...]
     first: Indices
     second: Indices
     weight: Floats
     steps: tuple[int, ...]
+    missing: Rows
+    missing_at: Indices
+    untold: NDArray[np.bool_]
 
 
 class Programs:
@@ -100,7 +109,7 @@ class Programs:
             known is None
             or known.levels != levels
             or known.policy is not policy
-            or known.constants != constants
+            or (known.constants is not constants and known.constants != constants)
         ):
             known = program_of(policy, constants, levels)
             self._known.pop(rollout, None)
@@ -128,12 +137,20 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
             first[position] = number
         else:
             second[position] = number
+    missing, missing_at = _missing(cells)
     return Program(
         policy, constants, levels, cells, limits,
-        tuple((index, place, np.array(positions)) for (index, place), positions in gates.items()),
+        tuple(_gate(index, place, positions, cells) for (index, place), positions in gates.items()),
         tests, first, second, np.array([cell.weight for cell in cells]),
         tuple(k for k, step in enumerate(policy.steps) if step.place == "canary"),
+        missing, missing_at, np.array([not told(cell.series) for cell in cells]),
     )  # fmt: skip
+
+
+def _gate(index: int, place: Place, positions: Sequence[int], cells: Sequence[Cell]) -> GateCells:
+    """A group too small to prove is only watched, unless all are."""
+    needed = [position for position in positions if not cells[position].watched] or positions
+    return GateCells(index, place, np.array(positions), np.array(needed))
 
 
 def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
@@ -190,9 +207,19 @@ def _tests(
     cell_of, harm_row, safe_row = (columns[k].astype(np.intp) for k in range(3))
     harm_ratio, safe_ratio, harm_null, safe_null, sign, gap, level, centres, variance = columns[3:12]
     return Tests(
-        kind, tuple(rows), cell_of, harm_row, safe_row, harm_ratio, safe_ratio, harm_null, safe_null, sign,
-        gap, level, centres, variance, columns[12].astype(bool), columns[13].astype(bool), columns[14],
+        kind, Rows(tuple(rows)), cell_of, harm_row, safe_row, harm_ratio, safe_ratio, harm_null, safe_null,
+        sign, gap, level, centres, variance, columns[12].astype(bool), columns[13].astype(bool), columns[14],
     )  # fmt: skip
+
+
+def _missing(cells: Sequence[Cell]) -> tuple[Rows, Indices]:
+    rows: dict[Row, int] = {}
+    at = [-1] * len(cells)
+    for position, cell in enumerate(cells):
+        if told(cell.series) and cell.place == "canary" and not cell.group.endswith(f"={POOLED}"):
+            arms = (SeriesKey(arm, cell.group, f"{cell.series}.missing") for arm in ("candidate", "stable"))
+            at[position] = rows.setdefault(Row(*arms), len(rows))
+    return Rows(tuple(rows)), np.array(at, dtype=np.intp)
 
 
 def _rows(cell: Cell) -> tuple[Row, Row]:

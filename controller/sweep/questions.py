@@ -15,7 +15,6 @@ from ..stats.arrays import (
     ClusterMoments,
     asymptotic_log_e,
     asymptotic_reach,
-    cluster_moments,
     cluster_tails,
     gamma_exponential_bound,
     gamma_exponential_log,
@@ -23,6 +22,7 @@ from ..stats.arrays import (
     rho,
     tails,
 )
+from ..stats.bounds import asymptotic_bounds, gamma_exponential_bounds
 from ..stats.clusters import FEWEST_EVENTS, FEWEST_EXPECTED
 from ..stats.tuning import RANDOMISED, V_OPT_FLOOR
 from .gather import Gathered
@@ -80,6 +80,37 @@ class Question:
             usual = np.where(self._few_expected(sign, null), np.nan, usual)
         return np.where(self.computable, np.where(self.bounded, exact, usual), np.nan)
 
+    def bounds(
+        self, sign: Floats, null: Floats, gap: Floats, level: Floats, *, safe: bool
+    ) -> tuple[Floats, Floats]:
+        """Below and above `log_e`, cheaply. NaN: as there."""
+        sign, null, gap, level = (values[:, None] for values in (sign, null, gap, level))
+        turn = -1.0 if safe else 1.0
+        size = kappa(level)
+        unit = rho(1.0, level)  # rho is proportional to v_opt
+        with np.errstate(invalid="ignore"):
+            v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y / (RANDOMISED * gap)) ** 2)
+            exact = gamma_exponential_bounds(turn * (sign * self.S - null * self.W), self.Q, v_opt * unit)
+        usual = asymptotic_bounds(
+            turn * sign * self.estimate, self.variance, turn * null, unit * size / gap**2, self.df
+        )
+        none = ~self.computable
+        if safe:
+            none |= ~self.bounded & self._few_expected(sign, null)
+        low, high = (
+            np.where(none, np.nan, np.where(self.bounded, one, other))
+            for one, other in zip(exact, usual, strict=True)
+        )
+        return low, high
+
+    def of(self, tests: NDArray[np.intp]) -> Question:
+        """The question of some of the tests."""
+        return Question(
+            self.computable[tests], self.bounded[tests], self.estimate[tests], self.variance[tests],
+            self.df[tests], self.expected[tests], self.n_c[tests], self.n_s[tests], self.S[tests],
+            self.Q[tests], self.W[tests], self.variance_of_y[tests], self.methods,
+        )  # fmt: skip
+
     def reach(self, gap: Floats, level: Floats) -> Floats:
         """Half the width of the confidence sequence over all epochs at a level, (T,)."""
         size = kappa(level)
@@ -106,7 +137,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traffic:
-    """What the epochs fix: the candidate's share and open requests of both arms, (E,); centres, (R, E)."""
+    """What the epochs fix for each of R rows: the candidate's share, open requests of both arms, and the
+    centres, (R, E).
+    """
 
     pi: Floats
     open_c: Floats
@@ -118,19 +151,20 @@ def ask(tests: Tests, sums: Gathered, traffic: Traffic) -> Asked:
     """Answer both questions of tests of one kind from the sums of their rows."""
     odd = sums.odd[tests.harm_row] | sums.odd[tests.safe_row]
     if tests.kind == "requests":
-        variance = np.broadcast_to(tests.variance[:, None], (len(tests.cell), traffic.pi.size))
-        centres = traffic.centres[tests.harm_row]
-        question = _bounded(_totals(sums, tests.harm_row), traffic.pi, centres, variance, UNLIKE, BOUNDED)
+        centres, pi = traffic.centres[tests.harm_row], traffic.pi[tests.harm_row]
+        variance = np.broadcast_to(tests.variance[:, None], pi.shape)
+        question = _bounded(_totals(sums, tests.harm_row), pi, centres, variance, UNLIKE, BOUNDED)
         return Asked(question, question, odd)
-    moments = cluster_moments(traffic.pi, sums.n_c, sums.y_c, sums.n_s, sums.y_s)
+    moments = sums.moments
+    assert moments is not None  # noqa: S101 (gathered for tests of this kind)
     if tests.kind == "units":
         question, few = _units(tests, _of_rows(moments, tests.harm_row))
-        few |= _unlike(_totals(sums, tests.harm_row), traffic.pi, GROSSLY_UNLIKE, candidate_only=False).any(1)
+        totals, pi = _totals(sums, tests.harm_row), traffic.pi[tests.harm_row]
+        few |= _unlike(totals, pi, GROSSLY_UNLIKE, candidate_only=False).any(1)
         return Asked(question, question, odd | few)
     # Where an arm has no clusters yet over which open requests could be spread, they are all there is.
     unspread = sums.present & (
-        ((traffic.open_c > 0.0) & (sums.n_c.sum(axis=2) <= 0.0))
-        | ((traffic.open_s > 0.0) & (sums.n_s.sum(axis=2) <= 0.0))
+        ((traffic.open_c > 0.0) & (sums.n_c <= 0.0)) | ((traffic.open_s > 0.0) & (sums.n_s <= 0.0))
     )
     odd = odd | unspread[tests.harm_row].any(axis=1) | unspread[tests.safe_row].any(axis=1)
     harm = _server(tests, tests.harm_row, tests.harm_ratio, moments, sums, traffic, safe=False)
@@ -150,12 +184,13 @@ def _server(
 ) -> Question:
     """`methods.server_outcomes`. For safety open requests count: events of the candidate, none of stable."""
     totals = _totals(sums, rows)
+    pi, open_c, open_s = traffic.pi[rows], traffic.open_c[rows], traffic.open_s[rows]
     seen = tails(totals.y_c + totals.y_s)
     more_c = more_s = np.ones_like(totals.n_c)
     if safe:
         present = sums.present[rows]
-        more_c = np.where(present, 1.0 + traffic.open_c / np.maximum(totals.n_c, 1.0), 1.0)
-        more_s = np.where(present, 1.0 + traffic.open_s / np.maximum(totals.n_s, 1.0), 1.0)
+        more_c = np.where(present, 1.0 + open_c / np.maximum(totals.n_c, 1.0), 1.0)
+        more_s = np.where(present, 1.0 + open_s / np.maximum(totals.n_s, 1.0), 1.0)
         added = totals.n_c * (more_c - 1.0)
         totals = Totals(
             totals.n_c + added, totals.y_c + added, totals.square_c + added,
@@ -164,12 +199,12 @@ def _server(
     got = cluster_tails(_of_rows(moments, rows), ratio, more_c, more_s)
     centres = traffic.centres[rows]
     centre = np.take_along_axis(centres, _first_present(sums.present[rows]), axis=1)
-    rare = _bounded(totals, traffic.pi, centres, centre * (1.0 - centre), GROSSLY_UNLIKE, FEW)
+    rare = _bounded(totals, pi, centres, centre * (1.0 - centre), GROSSLY_UNLIKE, FEW)
     few = (got.variance == 0.0) | (seen < FEWEST_EVENTS)
     decidable = (tests.absolute & (ratio == 1.0))[:, None]
     computable = got.computable & np.where(few, rare.computable & decidable, True)
     if safe:
-        lacking = _unlike(totals, traffic.pi, tests.may_lack[:, None], candidate_only=True)
+        lacking = _unlike(totals, pi, tests.may_lack[:, None], candidate_only=True)
         computable &= ~(lacking & (tests.may_lack < 1.0)[:, None])
     return Question(
         computable, few, np.where(few, rare.estimate, got.estimate), got.variance, got.df,
@@ -229,12 +264,12 @@ def _centred(n: Floats, y: Floats, square: Floats, centre: Floats) -> Floats:
 
 def _totals(sums: Gathered, rows: NDArray[np.intp]) -> Totals:
     of_arms = (sums.n_c, sums.y_c, sums.square_c, sums.n_s, sums.y_s, sums.square_s)
-    return Totals(*(column.sum(axis=2)[rows] for column in of_arms))
+    return Totals(*(column[rows] for column in of_arms))
 
 
 def _of_rows(moments: ClusterMoments, rows: NDArray[np.intp]) -> ClusterMoments:
     return ClusterMoments(
-        moments.pi, moments.n_c[rows], moments.y_c[rows], moments.n_s[rows], moments.y_s[rows],
+        moments.pi[rows], moments.n_c[rows], moments.y_c[rows], moments.n_s[rows], moments.y_s[rows],
         moments.cc[rows], moments.cs[rows], moments.ss[rows], moments.nn[rows], moments.seen[rows],
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, isfinite, log
 
 import numpy as np
@@ -12,13 +13,27 @@ from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord, Outcome
 from ..cells import Limit
+from ..lacking import lacks, lacks_more
 from ..reading import Reading
 from ..sums import overdue
-from .gather import gathered, randomised
+from .gather import EpochSums, epoch_sums, gathered, is_stored, randomised
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Where the cells of a program stand, one truth per cell: `known`, `passed` and `last` (proven on the
+    last step alone) as in `Swept`. `whole`: no values are missing that would hold it before anything is
+    computed; where it is not, ask `lacking`.
+    """
+
+    known: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
+    last: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
 
 
 class Swept:
@@ -29,11 +44,18 @@ class Swept:
     """
 
     def __init__(
-        self, program: Program, asked: tuple[Asked, ...], known: NDArray[np.bool_], logs: tuple[Floats, ...]
+        self,
+        program: Program,
+        asked: tuple[Asked, ...],
+        known: NDArray[np.bool_],
+        logs: tuple[Floats, ...],
+        whole: NDArray[np.bool_],
     ) -> None:
         self.known = known
         self.harm, self.safe, self.safe_last = logs
-        self.passed = known & (self.safe >= -log(program.levels.safe))
+        needed = -log(program.levels.safe)
+        self.passed = known & (self.safe >= needed)
+        self.standing = Standing(known, self.passed, self.safe_last >= needed, whole)
         self._program = program
         self._asked = asked
         self._places = [
@@ -78,7 +100,7 @@ class Swept:
     def _reach(self, tests: Tests, got: Asked) -> tuple[Floats, Floats]:
         common = np.full_like(tests.gap, self._program.levels.safe)
         with np.errstate(all="ignore"):
-            return got.harm.reach(tests.gap, _levels(tests)), got.safe.reach(tests.gap, common)
+            return got.harm.reach(tests.gap, levels_of(tests)), got.safe.reach(tests.gap, common)
 
 
 def _told(side: Question, test: int, value: float, limit: Limit, null: float) -> float | None:
@@ -93,7 +115,7 @@ def _finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _levels(tests: Tests) -> Floats:
+def levels_of(tests: Tests) -> Floats:
     """Of harm; some level or other where a cell decides none."""
     return np.where(tests.harm_level > 0.0, tests.harm_level, 0.25)
 
@@ -104,7 +126,7 @@ def sweep(program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int
     if not found or not program.steps:
         return None
     asked = tuple(_ask(one, program, found) for one in program.tests)
-    first = {step: _first(found, step) for step in program.steps}
+    first = {step: first_of(found, step) for step in program.steps}
     if not asked:
         return None
     harm, safe, last, odd = _all_tests(program, asked, first)
@@ -123,32 +145,73 @@ def sweep(program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int
     with np.errstate(divide="ignore"):
         needed = -np.log(program.levels.harm * program.weight[swept])  # infinite where a cell decides no harm
     known[swept] = fine & (whole[swept] < needed)
-    return Swept(program, asked, known, (whole, least, latest))
+    return Swept(program, asked, known, (whole, least, latest), _whole(program, epochs, evidence))
+
+
+def _whole(
+    program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
+) -> NDArray[np.bool_]:
+    """`lacking` of all cells at once; those whose sums are odd are its own."""
+    whole = program.untold.copy()
+    rows = program.missing
+    found = [
+        evidence[one.epoch]
+        for one in epochs
+        if one.place == "canary" and one.step is not None and one.epoch in evidence
+    ]
+    if len(rows):
+        fine = rows_whole([epoch_sums(rows, one, 1, counts=True) for one in found])
+        swept = program.missing_at >= 0
+        whole[swept] = fine[program.missing_at[swept]]
+    return whole
+
+
+def rows_whole(parts: Sequence[EpochSums]) -> NDArray[np.bool_]:
+    """Rows of missing values of which, over all epochs, too few are missing to matter."""
+    odd = np.logical_or.reduce([one.odd for one in parts])
+    theirs, missing, asked, without = np.sum([one.totals for one in parts], axis=0).reshape(-1, 4).T
+    few = np.logical_or(lacks(asked, without), lacks_more(asked, without, theirs, missing))
+    return np.asarray(~odd & ~few)
 
 
 def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evidence]]) -> Asked:
     clusters = 1 if tests.kind == "requests" else CLUSTERS
-    sums = gathered(tests.rows, [one for _, one in found], clusters, counts=tests.kind == "server")
-    known = program.constants.centres
-    keys = [f"{row.candidate.metric}|{row.candidate.slice}" for row in tests.rows]
-    centres = np.array(
-        [[epoch.centres.get(key, known.get(key, 0.5)) for epoch, _ in found] for key in keys]
-    ).reshape(len(keys), len(found))
-    traffic = Traffic(
-        np.array([epoch.weight for epoch, _ in found]),
-        np.array([float(one.open.get("candidate", 0)) for _, one in found]),
-        np.array([float(one.open.get("stable", 0)) for _, one in found]),
-        centres,
-    )
+    parts = [epoch_sums(tests.rows, one, clusters, counts=tests.kind == "server") for _, one in found]
+    centres = tests.rows.centres(tuple(epoch for epoch, _ in found), program.constants.centres)
+    pi, open_c, open_s = np.broadcast_to(traffic_of(found)[:, None], (3, *centres.shape))
+    traffic = Traffic(pi, open_c, open_s, centres)
     with np.errstate(all="ignore"):
-        got = ask(tests, sums, traffic)
-    late = [row.candidate.metric == "errors" for row in tests.rows]
-    if any(late) and any(overdue(one) > 0.0 for _, one in found):
-        return Asked(got.harm, got.safe, got.odd | np.array(late)[tests.harm_row])
-    return got
+        got = ask(tests, gathered(parts, pi, clustered=clusters > 1), traffic)
+    return Asked(got.harm, got.safe, got.odd | is_late(tests, found))
 
 
-def _first(found: Sequence[tuple[EpochRecord, Evidence]], step: int) -> int | None:
+def is_late(tests: Tests, found: Sequence[tuple[EpochRecord, Evidence]]) -> NDArray[np.bool_]:
+    """Tests of errors whose requests are overdue, which the reader judges, (T,)."""
+    late, known = tests.rows.of_errors, tests.rows.overdue
+    if not late.any():
+        return np.zeros(len(tests.cell), dtype=bool)
+    shares: list[float] = []
+    for epoch, one in found:
+        before = known.get(epoch.epoch)
+        if before is None or before[0] is not one or not is_stored(one):
+            known[epoch.epoch] = before = one, overdue(one)
+        shares.append(before[1])
+    if max(shares) > 0.0:
+        return np.asarray(late[tests.harm_row])
+    return np.zeros(len(tests.cell), dtype=bool)
+
+
+def traffic_of(found: Sequence[tuple[EpochRecord, Evidence]]) -> Floats:
+    """The candidate's share and open requests of both arms in every epoch, (3, E)."""
+    return np.array(
+        [
+            (epoch.weight, float(one.open.get("candidate", 0)), float(one.open.get("stable", 0)))
+            for epoch, one in found
+        ]
+    ).T
+
+
+def first_of(found: Sequence[tuple[EpochRecord, Evidence]], step: int) -> int | None:
     """The first epoch of `step` or a later one; None where it has not begun."""
     return next((k for k, (epoch, _) in enumerate(found) if (epoch.step or 0) >= step), None)
 
@@ -163,7 +226,7 @@ def _all_tests(
     steps = program.steps
     for tests, got in zip(program.tests, asked, strict=True):
         with np.errstate(all="ignore"):
-            harm = got.harm.log_e(tests.sign, tests.harm_null, tests.gap, _levels(tests), safe=False)
+            harm = got.harm.log_e(tests.sign, tests.harm_null, tests.gap, levels_of(tests), safe=False)
             common = np.full_like(tests.gap, program.levels.safe)
             safe = got.safe.log_e(tests.sign, tests.safe_null, tests.gap, common, safe=True)
         harm = np.where(np.isnan(harm), 0.0, harm)  # says nothing yet: E = 1

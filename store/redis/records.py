@@ -32,6 +32,12 @@ class Records:
         body = connection.call("HGET", keys.of(service, "records"), newest)
         return None if body is None else _read(body, RolloutRecord, f"rollout {newest.decode()}")
 
+    def newest(self, service: str) -> tuple[str, int] | None:
+        """Id and version of the newest rollout of the service."""
+        head = self._connection.keys.of(service, "head")
+        newest, version = self._connection.call("HMGET", head, "newest", "newest_version")
+        return None if newest is None else (newest.decode(), int(version))
+
     def rollouts(self, service: str | None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first: of several services, by their server's clock."""
         keys = self._connection.keys

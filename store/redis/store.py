@@ -98,6 +98,10 @@ class RedisStore:
         """The newest rollout of the service, open or ended."""
         return self._records.rollout(service)
 
+    def newest(self, service: str) -> tuple[str, int] | None:
+        """Id and version of what `rollout` would return, without reading it."""
+        return self._records.newest(service)
+
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first."""
         return self._records.rollouts(service)

@@ -157,7 +157,7 @@ def test_whatever_depends_on_the_server_asks_for_its_batch(series: str) -> None:
     asked = chosen_batch(unset(), baseline(25, 100, series))
     assert asked == chosen_batch(unset(), baseline(25, 100)) > DEFAULT_BATCH
     both = baseline(1, 100)
-    both.series |= baseline(25, 100, series).series
+    both.series.update(baseline(25, 100, series).series)
     assert chosen_batch(unset(), both) == asked
 
 

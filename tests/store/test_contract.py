@@ -35,6 +35,8 @@ def test_a_commit_writes_record_route_audit_and_decision_together(
     store.commit(change)
     for handle in (store, backend.open()):
         assert handle.rollout("fraud") == change.record
+        assert change.record is not None
+        assert handle.newest("fraud") == (change.record.id, change.record.version)
         assert handle.routes().routes == (change.route,)
         assert handle.audit() == change.audit
         assert handle.decisions("r1") == (change.decision,)
@@ -42,6 +44,7 @@ def test_a_commit_writes_record_route_audit_and_decision_together(
 
 def test_an_empty_store_has_nothing(store: Store) -> None:
     assert store.rollout("fraud") is None
+    assert store.newest("fraud") is None
     assert contents(store)[1:] == ((), (), (), 0)
     assert store.evidence("fraud", "r1") == ()
     assert store.reports() == ()

@@ -95,11 +95,18 @@ def cells(
     return pi, n_c, y_c, n_s, y_s
 
 
+def by_epoch(*columns: Floats) -> list[arrays.Deviations]:
+    """Of n and y of both arms, each (C, E, G)."""
+    n_c, y_c, n_s, y_s = columns
+    both = np.stack([np.stack([n_c, y_c], axis=2), np.stack([n_s, y_s], axis=2)], axis=2)
+    return [arrays.deviations(both[:, epoch]) for epoch in range(n_c.shape[1])]
+
+
 def test_cluster_estimates_of_many_cells_over_every_tail_of_the_epochs() -> None:
     draw = np.random.default_rng(4)
     pi, n_c, y_c, n_s, y_s = cells(draw, 12, 4)
     ratio = draw.uniform(0.8, 1.6, 12)
-    found = arrays.cluster_tails(arrays.cluster_moments(pi, n_c, y_c, n_s, y_s), ratio)
+    found = arrays.cluster_tails(arrays.cluster_moments(pi, by_epoch(n_c, y_c, n_s, y_s)), ratio)
     computed = 0
     for cell in range(12):
         for first in range(4):
@@ -132,7 +139,9 @@ def test_open_requests_count_against_the_candidate_in_every_cluster() -> None:
     pi, n_c, y_c, n_s, y_s = (x[4:] if x.ndim > 1 else x for x in cells(draw, 10, 3))
     open_c, open_s = draw.integers(0, 40, (6, 3)), draw.integers(0, 40, (6, 3))
     more_c, more_s = 1.0 + open_c / n_c.sum(axis=2), 1.0 + open_s / n_s.sum(axis=2)
-    found = arrays.cluster_tails(arrays.cluster_moments(pi, n_c, y_c, n_s, y_s), 1.3, more_c, more_s)
+    found = arrays.cluster_tails(
+        arrays.cluster_moments(pi, by_epoch(n_c, y_c, n_s, y_s)), 1.3, more_c, more_s
+    )
     computed = 0
     for cell in range(6):
         epochs = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -257,7 +258,7 @@ def exchanges(draw: st.DrawFn) -> list[tuple[Fact, Body | None, Pair | None]]:
 
 def totals(evidence: Evidence) -> Any:
     """Everything that adds, with empty parts left out."""
-    series: dict[SeriesKey, Series] = evidence.series
+    series: Mapping[SeriesKey, Series] = evidence.series
     return (
         {arm: counts for arm, counts in evidence.arms.items() if counts.accounted},
         evidence.mirror, series, evidence.latency,

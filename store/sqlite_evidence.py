@@ -1,0 +1,81 @@
+"""What was read of evidence, remembered: a look reads and decodes only what was published since the last.
+
+The number of a row tells whether it was replaced: INSERT OR REPLACE gives the new row a number above all
+others in the table, and it is in the index, so asking reads no body. Only VACUUM numbers rows anew, and that
+changes the number of the schema, with which everything is forgotten.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from .closing import CLOSED_MARK
+from .evidence import Evidence
+from .reading import Decode, read_evidence
+
+MOST_BYTES: Final = 512 * 2**20  # of all that is remembered, as it is counted below
+_SPREAD: Final = 3  # bytes of memory for one of a stored body, its keys and histograms included
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    row: int
+    evidence: Evidence | None  # None: closed
+    size: int
+
+
+class RememberedEvidence:
+    """Evidence of the rollouts that were read last, about `most` bytes of it. For one thread at a time."""
+
+    def __init__(self, decode: Decode, most: int = MOST_BYTES) -> None:
+        self._decode = decode
+        self._most = most
+        self._schema: int = -1
+        self._known: dict[tuple[str, str], dict[tuple[int, str], _Known]] = {}  # oldest read first
+        self.size = 0
+
+    def read(self, connection: sqlite3.Connection, service: str, rollout: str) -> tuple[Evidence, ...]:
+        """The latest of every source and epoch, by epoch and source, in the connection's transaction.
+
+        Raises WireError where any cannot be read: then nothing of the rollout is remembered.
+        """
+        self._check_schema(connection)
+        known = self._known.pop((service, rollout), {})
+        self.size -= sum(one.size for one in known.values())
+        rows: list[tuple[int, str, int]] = connection.execute(
+            "SELECT epoch, source, rowid FROM evidence WHERE service = ? AND rollout = ?"
+            " ORDER BY epoch, source",
+            (service, rollout),
+        ).fetchall()
+        now: dict[tuple[int, str], _Known] = {}
+        like: Evidence | None = None
+        for epoch, source, row in rows:
+            one = known.get((epoch, source))
+            if one is None or one.row != row:
+                body: bytes = connection.execute(
+                    "SELECT body FROM evidence WHERE rowid = ?", (row,)
+                ).fetchone()[0]
+                like = (one.evidence if one is not None else None) or like
+                found = None
+                if body != CLOSED_MARK:
+                    found = read_evidence(service, rollout, epoch, source, body, self._decode, like)
+                one = _Known(row, found, _SPREAD * len(body))
+            now[epoch, source] = one
+            like = one.evidence or like
+        size = sum(one.size for one in now.values())
+        while self._known and self.size + size > self._most:
+            oldest = self._known.pop(next(iter(self._known)))
+            self.size -= sum(one.size for one in oldest.values())
+        if size <= self._most:
+            self._known[service, rollout] = now
+            self.size += size
+        return tuple(one.evidence for one in now.values() if one.evidence is not None)
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        schema: int = connection.execute("PRAGMA schema_version").fetchone()[0]
+        if schema != self._schema:
+            self._known.clear()
+            self.size = 0
+            self._schema = schema
