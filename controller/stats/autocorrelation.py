@@ -65,9 +65,11 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
     total = float(n.sum())
     mean = np.full(n.size, float(y.sum()) / total if total > 0.0 else 0.0)
     if beside_a_change and total > 0.0:
-        mean, whole = _two_levels(n, y)
-        n, y, square = n * whole, y * whole, square * whole
-        total = float(n.sum())
+        levels, whole = _two_levels(n, y)
+        # With fewer batches left there is no telling a change from a memory, so it counts as one.
+        if int(np.count_nonzero(n * whole)) >= FEWEST_BATCHES:
+            mean, n, y, square = levels, n * whole, y * whole, square * whole
+            total = float(n.sum())
     filled = n > 0.0
     count = int(np.count_nonzero(filled))
     if count < FEWEST_BATCHES:
@@ -99,9 +101,13 @@ def _two_levels(n: Floats, y: Floats) -> tuple[Floats, Floats]:
     first, last = np.unravel_index(int(np.argmax(gain)), gain.shape)
     inside = np.zeros(size, dtype=bool)
     inside[(int(first) + np.arange(int(last) + 1)) % size] = True
-    levels = [float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside, ~inside)]
-    at_an_end = (inside != np.roll(inside, 1)) | (inside != np.roll(inside, -1))
-    return np.where(inside, levels[0], levels[1]), np.where(at_an_end, 0.0, 1.0)
+    whole = (inside == np.roll(inside, 1)) & (inside == np.roll(inside, -1))
+    # Levels are those of whole batches too: with something of the other in it, all outcomes of a level that
+    # hardly varies would lie on one side of it, alike in every batch.
+    levels = [
+        float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside & whole, ~inside & whole)
+    ]
+    return np.where(inside, levels[0], levels[1]), np.where(whole, 1.0, 0.0)
 
 
 def _between(scattered: Floats, filled: NDArray[np.bool_]) -> float:
