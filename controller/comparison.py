@@ -9,15 +9,15 @@ from typing import Any, Final
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .batching import OF_THE_SERVER, groups_too_short, too_short, too_short_apart
+from .batching import OF_THE_SERVER, groups_too_short, too_short
 from .cells import Cell, Limit, is_amount
+from .divergence import paired_divergence, too_short_apart
 from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
 from .groups import moment_of
 from .methods import (
     lacking_share,
     paired_agreement,
     paired_differences,
-    paired_divergence,
     server_outcomes,
     unit_outcomes,
     unit_share,
