@@ -303,7 +303,7 @@ class Traffic:
         for arm, mine in sides:
             more = world.female if harmful and arm == "candidate" else 0.0
             into.add(arm, "", "requests", cluster[mine], n[mine], 0.0 * n[mine], 0.0 * n[mine])
-            y = rng.binomial(n.astype(int), liking + more * women) * 1.0
+            y = rng.binomial(n.astype(int), np.clip(liking + more * women, 0.0, 1.0)) * 1.0
             for group, members in (("", mine), ("sex=female", mine & women), ("sex=male", mine & ~women)):
                 into.add(arm, group, "selected", cluster[members], n[members], y[members], y[members])
 
