@@ -71,6 +71,16 @@ Data = Annotated[
         "--data", envvar="ACCEDE_DATA", help="Directory that keeps rollouts and evidence; made if missing."
     ),
 ]
+SharedStore = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="ACCEDE_STORE",
+        help="Where rollouts and evidence are kept: redis://host:6379/0 and the like for several machines (a "
+        "password may stand in ACCEDE_STORE_PASSWORD), or a directory. Default: the one of --data.",
+        metavar="ADDRESS",
+    ),
+]
 Services = Annotated[
     Path,
     typer.Option(

@@ -20,6 +20,7 @@ from .options import (
     Port,
     ProbeHost,
     ProbePort,
+    SharedStore,
     TlsCert,
     TlsClientCa,
     TlsKey,
@@ -51,17 +52,19 @@ def router(  # noqa: PLR0917 - one parameter per flag
     ] = "",
     probe_host: ProbeHost = "127.0.0.1",
     probe_port: ProbePort = None,
+    store: SharedStore = "",
 ) -> None:
     """Run the proxy: it splits, forwards and mirrors as the controller's routes say."""
     import platform
 
     from ..router.parent.process import RouterConfig, run_router
+    from ..store.open import keep_secret
 
     tls = tls_files(tls_cert, tls_key, tls_client_ca)
     name = replica or platform.node() or "router"
     config = RouterConfig(
-        host, port, workers, store=str(data), data=str(data), replica=name, drain=drain, tls=tls,
-        connections=max_connections,
+        host, port, workers, store=keep_secret(store or str(data)), data=str(data), replica=name,
+        drain=drain, tls=tls, connections=max_connections,
         probes=None if probe_port is None else (probe_host, probe_port),
     )  # fmt: skip
     raise typer.Exit(run_router(config))
@@ -82,13 +85,18 @@ def controller(
     tokens: ApiTokens = None,
     api_tls_cert: ApiTlsCert = None,
     api_tls_key: ApiTlsKey = None,
+    store: SharedStore = "",
 ) -> None:
-    """Run the controller: it judges the evidence, decides, and serves the API."""
+    """Run the controller: it judges the evidence, decides, and serves the API.
+
+    Of several on one shared store, one decides; the others stand by, and take acts as well.
+    """
     from ..controller.process import ControllerConfig, run_controller
+    from ..store.open import keep_secret
 
     config = ControllerConfig(
-        data=data, services=services, host=api_host, port=api_port, tokens=tokens,
-        tls=api_tls(api_tls_cert, api_tls_key),
+        data=data, services=services, store=keep_secret(store) or None, host=api_host, port=api_port,
+        tokens=tokens, tls=api_tls(api_tls_cert, api_tls_key),
     )  # fmt: skip
     code = run_controller(config)
     raise typer.Exit(code)

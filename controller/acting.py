@@ -18,6 +18,7 @@ from .looking import Engine, look, policy_of, read
 from .performing import Seen
 from .routing import idle_route
 
+_PAUSE: Final = 0.03  # seconds: twenty of them outlast the moment in which the lead changes hands
 _TRIES: Final = 20  # the loop writes once a second, so a second try is rare and a third a coincidence
 
 log = structlog.get_logger("accede.controller")
@@ -161,5 +162,5 @@ def _retrying(write: Callable[[], RolloutRecord]) -> RolloutRecord:
         try:
             return write()
         except StaleWrite:
-            continue
+            time.sleep(_PAUSE)
     return write()

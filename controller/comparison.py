@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..policies.metrics import on_pairs
 from ..store.measurement import is_latency
 from ..store.rollouts import FrozenConstants
-from .batching import OF_THE_SERVER, groups_too_short, too_short, too_short_apart
+from .batching import OF_THE_SERVER, groups_too_short, too_short
 from .cells import Cell, Limit, is_amount
+from .divergence import paired_divergence, too_short_apart
 from .gaps import Compared, Form, canary_groups, epochs_of, paired_groups
 from .groups import moment_of
 from .methods import (
     lacking_share,
     paired_agreement,
     paired_differences,
-    paired_divergence,
     server_outcomes,
     unit_outcomes,
     unit_share,
 )
 from .stats.result import NotComputable
 from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, View
+
+# The contrast at which harm begins: a gap grows up to it, a ratio falls to it (a shortfall is 0 there).
+_HARM_AT: Final[dict[Form, Callable[[float], float | None]]] = {
+    "gap": lambda limit: limit,
+    "reverse": lambda limit: limit,
+    "shortfall": lambda _: 0.0,
+    "ratio": lambda limit: -limit,
+    "stable": lambda _: None,
+}
 
 Epochs = Sequence[CanaryEpoch | PairEpoch | GroupsEpoch | PairGroupsEpoch]
 
@@ -74,7 +83,7 @@ class Side:
 def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> tuple[Side, Side] | Broken:
     """What harm and what safety look at, and with which statistic."""
     if cell.against:
-        side = between_groups(cell, limit.form, view, constants)
+        side = between_groups(cell, limit, view, constants)
         return side if isinstance(side, Broken) else (side, side)
     if on_pairs(cell.gate, cell.place):
         return _paired_sides(cell, limit, view, constants)
@@ -102,17 +111,19 @@ def sides_of(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -
     return side, side
 
 
-def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstants) -> Side | Broken:
+def between_groups(cell: Cell, limit: Limit, view: View, constants: FrozenConstants) -> Side | Broken:
     """Two groups compared with each other, in one of the forms of `gaps`."""
     epochs = view.groups(cell.place, cell.group, cell.against, cell.series)
     if isinstance(epochs, Broken):
         return epochs
+    form = limit.form
     least = cell.gate.min if cell.gate.min is not None else 1.0
+    harm_at = _HARM_AT[form](limit.harm_at)
     if cell.place == "shadow":
         tau = max(1.0, constants.autocorrelation_time)
         return Side(
             epochs,
-            partial(paired_groups, form=form, least=least, autocorrelation=tau),
+            partial(paired_groups, form=form, least=least, autocorrelation=tau, harm_at=harm_at),
             partial(groups_too_short, batch=constants.batch, form=form),
         )
     variances = (
@@ -121,7 +132,13 @@ def between_groups(cell: Cell, form: Form, view: View, constants: FrozenConstant
     )
     shared = cell.gate.by in constants.shared
     measure = partial(
-        canary_groups, form=form, least=least, sticky=constants.sticky, shared=shared, variances=variances
+        canary_groups,
+        form=form,
+        least=least,
+        sticky=constants.sticky,
+        shared=shared,
+        variances=variances,
+        harm_at=harm_at,
     )
     return Side(epochs, measure)
 

@@ -47,9 +47,10 @@ from .stats.clusters import (
     FEWEST_OBSERVATIONS,
     FEWEST_PER_ARM,
 )
-from .stats.groups import Cell, PairedGroups
+from .stats.groups import PairedGroups
 from .stats.mean import at_least_statistic, paired_statistic
 from .stats.result import NotComputable
+from .stats.spread import Cell
 from .sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 from .traffic import Moments, Traffic
 

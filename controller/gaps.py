@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,8 +29,9 @@ from .methods import (
 )
 from .stats import asymptotic
 from .stats.clusters import FEWEST_BATCHES, FEWEST_EFFECTIVE_CLUSTERS
-from .stats.groups import Cell, GapEstimate, PairedGroups, gap_growth, ratio_growth, shortfall
+from .stats.groups import PairedGroups, gap_growth, ratio_growth, shortfall
 from .stats.result import NotComputable
+from .stats.spread import Cell, GapEstimate
 from .stats.tuning import asymptotic_v_opt
 from .sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 
@@ -128,7 +130,64 @@ class Halves:
         return Halves(self.other, self.one)
 
 
-Compared = Measured | Gap | Halves
+@dataclass(frozen=True, slots=True)
+class Scarce:
+    """A gap where the candidate selects too few of a group, or all but a few, though enough were due.
+
+    Harm is judged with the variance that there would be at its null, safety by something else, if at all.
+    """
+
+    gap: Gap
+    otherwise: Halves | NotComputable
+
+    @property
+    def estimate(self) -> float:
+        """Of the contrast."""
+        return self.gap.estimate
+
+    @property
+    def method(self) -> str:
+        """As it is shown."""
+        return self.gap.method.replace("(asymptotic", "(few events, asymptotic")
+
+    @property
+    def n_candidate(self) -> float:
+        """Observations of both groups."""
+        return self.gap.n_candidate
+
+    @property
+    def n_stable(self) -> float:
+        """Observations of both groups."""
+        return self.gap.n_stable
+
+    @property
+    def base(self) -> float:
+        """What a shortfall is told in parts of."""
+        return self.gap.base
+
+    def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect <= null", the null that the variance was taken at."""
+        return self.gap.harm(null, gap, level)
+
+    def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
+        """Log E-value against "effect >= null"."""
+        return (
+            self.otherwise
+            if isinstance(self.otherwise, NotComputable)
+            else self.otherwise.safe(null, gap, level)
+        )
+
+    def reach(self, gap: float, level: float) -> float:
+        """Half the width of the interval, where something else has one."""
+        return float("inf") if isinstance(self.otherwise, NotComputable) else self.otherwise.reach(gap, level)
+
+    def mirrored(self) -> Scarce:
+        """The same with the sign of the effect turned."""
+        other = self.otherwise
+        return Scarce(self.gap.mirrored(), other if isinstance(other, NotComputable) else other.mirrored())
+
+
+Compared = Measured | Gap | Halves | Scarce
 
 
 def canary_groups(
@@ -139,6 +198,7 @@ def canary_groups(
     sticky: bool,
     shared: bool,
     variances: tuple[float, float],
+    harm_at: float | None = None,
 ) -> Compared | NotComputable:
     """Two groups of randomised arms.
 
@@ -149,6 +209,7 @@ def canary_groups(
         sticky: requests of one unit come together: sums must be by clusters of units.
         shared: one request may hold instances of both groups.
         variances: of stable's y in both groups, frozen, for tuning only.
+        harm_at: the contrast at which harm begins; None where only safety is asked for.
     """
     groups = [epoch.group for epoch in epochs], [epoch.against for epoch in epochs]
     tolerated = lacking_share(sticky=sticky)
@@ -164,22 +225,31 @@ def canary_groups(
         )))
         for e in epochs
     ]  # fmt: skip
-    got = contrast_of(form, pairs, least, shared=shared, fewest=FEWEST_EFFECTIVE_CLUSTERS)
+    contrast = partial(contrast_of, form, pairs, least, shared=shared, fewest=FEWEST_EFFECTIVE_CLUSTERS)
+    method = GROUP_UNITS if sticky else GROUPS
+    got = contrast()
     if isinstance(got, GapEstimate) and got.variance > 0.0:
-        return gap_of(form, got, GROUP_UNITS if sticky else GROUPS, pairs)
+        return gap_of(form, got, method, pairs)
+    otherwise: Halves | NotComputable = (
+        got if isinstance(got, NotComputable) else NotComputable("nothing varies between observations")
+    )
     if form == "gap":
-        return _halves(
+        otherwise = _halves(
             *(
                 unit_outcomes(one, sticky=sticky, counted=True, variance=variance)
                 for one, variance in zip(groups, variances, strict=True)
             )
         )
-    return got if isinstance(got, NotComputable) else NotComputable("nothing varies between observations")
+    scarce = NotComputable("") if harm_at is None else contrast(null=harm_at)
+    if isinstance(scarce, NotComputable) or scarce.variance <= 0.0:
+        return otherwise
+    return Scarce(gap_of(form, scarce, method, pairs), otherwise)
 
 
 def paired_groups(
-    epochs: Sequence[PairGroupsEpoch], *, form: Form, least: float, autocorrelation: float
-) -> Compared | NotComputable:
+    epochs: Sequence[PairGroupsEpoch], *, form: Form, least: float, autocorrelation: float,
+    harm_at: float | None = None,
+) -> Compared | NotComputable:  # fmt: skip
     """Two groups of pairs: both versions answered each request. By batches of time."""
     both: list[tuple[Cell, Cell]] = []
     for one in ([epoch.group for epoch in epochs], [epoch.against for epoch in epochs]):
@@ -189,31 +259,39 @@ def paired_groups(
         both.append(cells)
     (g_c, g_s), (h_c, h_s) = both
     pairs = [PairedGroups(0.5, g_c, g_s, h_c, h_s)]
-    got = contrast_of(form, pairs, least, shared=False, fewest=FEWEST_BATCHES)
+    contrast = partial(contrast_of, form, pairs, least, shared=False, fewest=FEWEST_BATCHES)
+    got = contrast()
     if isinstance(got, GapEstimate) and got.variance > 0.0:
         return gap_of(form, got, GROUP_BATCHES, pairs)
+    otherwise: Halves | NotComputable = (
+        got if isinstance(got, NotComputable) else NotComputable("nothing varies between batches")
+    )
     if form == "gap":
-        return _halves(
+        otherwise = _halves(
             *(
                 paired_differences(one, counted=True, autocorrelation=autocorrelation)
                 for one in ([epoch.group for epoch in epochs], [epoch.against for epoch in epochs])
             )
         )
-    return got if isinstance(got, NotComputable) else NotComputable("nothing varies between batches")
+    scarce = NotComputable("") if harm_at is None else contrast(null=harm_at)
+    if isinstance(scarce, NotComputable) or scarce.variance <= 0.0:
+        return otherwise
+    return Scarce(gap_of(form, scarce, GROUP_BATCHES, pairs), otherwise)
 
 
 def contrast_of(
-    form: Form, pairs: Sequence[PairedGroups], least: float, *, shared: bool, fewest: float
-) -> GapEstimate | NotComputable:
-    """The contrast of a form, of whatever the cells hold."""
+    form: Form, pairs: Sequence[PairedGroups], least: float, *, shared: bool, fewest: float,
+    null: float | None = None,
+) -> GapEstimate | NotComputable:  # fmt: skip
+    """The contrast of a form, of whatever the cells hold. `null`: of harm, see `stats.groups.contrast`."""
     if form == "gap":
-        return gap_growth(pairs, shared=shared, fewest=fewest)
+        return gap_growth(pairs, shared=shared, fewest=fewest, null=null)
     if form == "reverse":
-        return gap_growth(pairs, against=1, shared=shared, fewest=fewest)
+        return gap_growth(pairs, against=1, shared=shared, fewest=fewest, null=null)
     if form == "ratio":
-        return ratio_growth(pairs, shared=shared, fewest=fewest)
+        return ratio_growth(pairs, shared=shared, fewest=fewest, null=null)
     arms = [(e.g_s, e.h_s) if form == "stable" else (e.g_c, e.h_c) for e in pairs]
-    return shortfall(arms, least, shared=shared, fewest=fewest)
+    return shortfall(arms, least, shared=shared, fewest=fewest, null=null)
 
 
 def gap_of(form: Form, got: GapEstimate, method: str, pairs: Sequence[PairedGroups]) -> Gap:

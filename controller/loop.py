@@ -2,9 +2,10 @@
 
 All state is in the store. A tick reads it, decides, and writes each decision in one commit, so a
 controller killed between any two instructions leaves either the whole decision or none of it, and the
-next one goes on from there. Two controllers on one store cannot both decide: the second write is stale,
-and its writer reads again. Each service is looked at by itself: what fails for one is said, holds that
-one, and leaves it without a lease, so that its routers return to stable if it lasts.
+next one goes on from there. Of several controllers on one store the one that leads decides. Should another
+one still think that it does, it cannot: what it writes is stale, and it reads again. Each service is looked
+at by itself: what fails for one is said, holds that one, and leaves it without a lease, so that its routers
+return to stable if it lasts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Final
 
 import structlog
@@ -27,7 +29,9 @@ from ..store.routes import ServiceRoute
 from .actions import Action, Note
 from .evidence.merging import Merges
 from .files import ServiceFiles
+from .gone import gone_back, gone_sources
 from .labels.folding import fold_mature, mature_after, meaning_of, reads_labels
+from .leading import Leading
 from .looking import Engine, look, policy_of, read, signals_of
 from .machine import Look, Signals, decide
 from .performing import CONTROLLER, Seen, change
@@ -39,6 +43,7 @@ TICK: Final = 0.25  # seconds between looks
 AT_ONCE: Final = 32  # services that are read together, so that their tests are computed together
 RENEW_EVERY: Final = 1.0  # seconds between renewals of a lease, or a quarter of a shorter one
 EXPIRE_EVERY: Final = 10.0  # seconds between forgetting old predictions and labels
+CLOSE_EVERY: Final = 60.0  # seconds between closing the evidence of routers and observers that are gone
 EXPIRED_AT_ONCE: Final = 5000  # of each kind
 _SHARE: Final = 4.0  # a look that took t seconds is repeated after 4 t at the earliest: a fifth of a core
 
@@ -75,16 +80,19 @@ class Loop:
         engine: Engine,
         *,
         clock: Callable[[], float] = time.time,
+        name: str = CONTROLLER,
     ) -> None:
         self._store = store
         self._files = files
         self._engine = engine
         self._clock = clock
+        self.leading = Leading(store, name)
         self._paces: dict[str, _Pace] = {}
         self._merges = Merges()
         self._records = Records(store)
         self._telling = Telling()
         self._expired = 0.0
+        self._closed: dict[str, float] = {}
         self.problems: dict[str, str] = {}  # service -> why its last round failed
         self.beat: float | None = None  # monotonic time of the last round that reached the store
 
@@ -100,20 +108,27 @@ class Loop:
             stop.wait(TICK)
 
     def tick(self) -> None:
-        """One round over all services. Raises StoreError where the store cannot be read at all."""
+        """One round over all services, if this controller leads.
+
+        Raises StoreError where the store cannot be read at all.
+        """
         now = self._clock()
+        if not self.leading.holds():
+            self.beat = time.monotonic()
+            return
         if self._files.poll(now):
             for problem in self._files.problems:
                 log.warning("a file cannot be used; what runs goes on", problem=str(problem))
         routes = self._store.routes()
         reports = self._store.reports()
         stored = {route.service: route for route in routes.routes}
+        past = self._gone_back(stored, reports, now)
         names = sorted(set(stored) | set(self._files.known) | set(routes.broken))
         for kept in (self._records, self._telling):
             kept.keep(names)
         self._telling.begin((route.service for route in routes.routes if route.plan is not None), now)
         for first in range(0, len(names), AT_ONCE):
-            self._together(names[first : first + AT_ONCE], stored, routes, reports, now)
+            self._together(names[first : first + AT_ONCE], stored, routes, reports, now, past)
         if now - self._expired >= EXPIRE_EVERY:
             self._expired = now
             self._forget(now)
@@ -130,6 +145,7 @@ class Loop:
         routes: Routes,
         reports: tuple[ReplicaReport, ...],
         now: float,
+        past: Mapping[str, str],
     ) -> None:
         """The round of some services: all are read, their tests are computed at once, each is judged."""
         read: dict[str, _Look | None] = {}
@@ -138,12 +154,23 @@ class Loop:
             read[name] = self._begin(name, stored.get(name), routes.leases.get(name), reports, now)
 
         for name in names:
+            if not self.leading.holds():
+                return
+            route = stored.get(name)
+            if route is not None and name in past:
+                self._say(name, past[name])
+                self._guarded(
+                    name, route, reports, now, partial(self._hold, name, route, reports, now, past[name])
+                )
+                continue
             if name in routes.broken:
                 self._say(name, f"its stored route cannot be used: {routes.broken[name]}")
                 continue
             self._guarded(name, stored.get(name), reports, now, partial(begin, name))
         self._prepare([one.seen for one in read.values() if one is not None and not one.told])
         for name, one in read.items():
+            if not self.leading.holds():
+                return
             fine = one is None or self._guarded(
                 name, stored.get(name), reports, now, partial(self._conclude, one, now)
             )
@@ -185,6 +212,15 @@ class Loop:
             self._store.labels.expire(now, EXPIRED_AT_ONCE)
         except AccedeError as problem:
             log.warning("old predictions and labels cannot be forgotten", reason=str(problem))
+
+    def _gone_back(
+        self, stored: Mapping[str, ServiceRoute], reports: tuple[ReplicaReport, ...], now: float
+    ) -> dict[str, str]:
+        """Services of which routers know more than the store does."""
+        past = gone_back(stored, reports, now)
+        if past:  # or a decision was made between the two readings
+            past = gone_back({route.service: route for route in self._store.routes().routes}, reports, now)
+        return past
 
     def _introduce(self, service: ModelService | None) -> None:
         """The first route of a service the store does not know: the file's stable, alone."""
@@ -253,6 +289,7 @@ class Loop:
             if pace.looked <= now < pace.next_look:
                 return None
         self._fold(calm, now)
+        self._close(calm, now)
         began = time.monotonic()
         pace.looked = now
         whole = read(self._store, record, route, service, reports, self._merges)
@@ -288,6 +325,16 @@ class Loop:
         if meaning is not None:
             before = now - mature_after(seen.policy)
             fold_mature(self._store, record.service, record.id, meaning, before, now)
+
+    def _close(self, seen: Seen, now: float) -> None:
+        """Make one of what sources have said that will say no more, so that restarts do not make it grow."""
+        service, rollout = seen.record.service, seen.record.id
+        if 0 <= now - self._closed.get(service, -inf) < CLOSE_EVERY:
+            return
+        self._closed[service] = now
+        gone = gone_sources(self._store.evidence(service, rollout), seen.reports, now)
+        if len(gone) > 1:
+            self._store.close_sources(service, rollout, gone)
 
     def _judged(self, seen: Seen, signals: Signals, now: float, *, glance: bool) -> tuple[Seen, list[Action]]:
         seen, found = look(self._engine, seen, now, glance=glance)

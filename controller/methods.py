@@ -20,13 +20,11 @@ import numpy as np
 
 from .stats import asymptotic
 from .stats.clusters import (
-    FEWEST_EFFECTIVE_CLUSTERS,
     FEWEST_EVENTS,
     FEWEST_EXPECTED,
     ClusterEpoch,
     batch_estimate,
     cluster_estimate,
-    effective_number,
 )
 from .stats.mean import (
     MeanEpoch,
@@ -51,7 +49,6 @@ FEW = "P1 bounded mean (few events, assumed unclustered)"
 TIME = "P4 time clusters (asymptotic)"
 UNITS = "P4 clusters of units (asymptotic)"
 BATCHES = "P4 batches of pairs (asymptotic)"
-DIVERGENCE = "P4 batches of pairs against stable's own (asymptotic)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +193,15 @@ def unit_outcomes(
 
 def unit_share(epochs: Sequence[CanaryEpoch], *, least: float, sticky: bool) -> Measured | NotComputable:
     """The candidate's own mean, minus the `least` that is asked for; stable has no part in it."""
-    both = _pooled([epoch.candidate for epoch in epochs])
+    both = pooled([epoch.candidate for epoch in epochs])
     n, y = float(both.n.sum()), float(both.y.sum())
     if not sticky:
-        return _bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
+        return bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
     got = batch_estimate(both.n, both.y - least * both.n)
     if isinstance(got, NotComputable):
         return got
     if got.variance == 0.0 or min(n - y, y) < FEWEST_EVENTS:
-        few = _bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
+        few = bounded(at_least_statistic(n, y, float(both.square.sum()), least), n)
         return few if isinstance(few, NotComputable) else few.counting(_units_per_request(epochs))
     return Asymptotic(got.estimate, got.variance, got.df, UNITS, n, n, least * n)
 
@@ -216,11 +213,11 @@ def paired_differences(
 
     `counted`: y is 0, 1 or a share of events. `autocorrelation`: pairs that are worth one, when few differ.
     """
-    both = _pooled([epoch.pair for epoch in epochs])
+    both = pooled([epoch.pair for epoch in epochs])
     n, d, square = both.n, both.y, both.square
     pairs = float(n.sum())
     known = [epoch.stable for epoch in epochs if epoch.stable is not None and epoch.stable.n.size == n.size]
-    theirs = _pooled(known).y if len(known) == len(epochs) else None
+    theirs = pooled(known).y if len(known) == len(epochs) else None
     if ratio != 1.0 and theirs is None:
         return NotComputable("stable's side of the pairs is not in the evidence")
     base = np.zeros_like(n) if theirs is None else theirs
@@ -237,7 +234,7 @@ def paired_differences(
         estimate, variance = got.estimate * ratio, got.variance * ratio**2
         return Asymptotic(estimate, variance, got.df, BATCHES, pairs, pairs, expected)
     if got.variance == 0.0 or few:
-        return _bounded(
+        return bounded(
             paired_statistic(pairs, float(d.sum()), float(square.sum()), pairs / autocorrelation), pairs
         )
     return Asymptotic(
@@ -249,7 +246,7 @@ def paired_agreement(
     epochs: Sequence[PairEpoch], *, least: float, autocorrelation: float
 ) -> Measured | NotComputable:
     """Share of pairs that agree, minus the `least` that is asked for."""
-    both = _pooled([epoch.pair for epoch in epochs])
+    both = pooled([epoch.pair for epoch in epochs])
     n, y = both.n, both.y
     pairs = float(n.sum())
     got = batch_estimate(n, y - least * n)
@@ -257,44 +254,8 @@ def paired_agreement(
         return got
     if got.variance == 0.0 or min(pairs - float(y.sum()), float(y.sum())) < FEWEST_EVENTS:
         effective, agreed, squares = (float(column.sum()) / autocorrelation for column in (n, y, both.square))
-        return _bounded(at_least_statistic(effective, agreed, squares, least), pairs)
+        return bounded(at_least_statistic(effective, agreed, squares, least), pairs)
     return Asymptotic(got.estimate, got.variance, got.df, BATCHES, pairs, pairs, least * pairs)
-
-
-def paired_divergence(epochs: Sequence[PairEpoch], *, autocorrelation: float) -> Measured | NotComputable:
-    """Disagreement of candidate and stable less that of stable with itself, on pairs of the same batches.
-
-    `stable` of an epoch: stable asked twice. Both are shares of their own pairs in the same batches of time,
-    so a batch is one observation of their difference, however the two move together. With few disagreements
-    stable's own count as none, which is safe: what is proven about the whole holds for what is beyond.
-    """
-    known = [(epoch.pair, epoch.stable) for epoch in epochs if epoch.stable is not None]
-    pairs, again = (float(sum(side[at].n.sum() for side in known)) for at in (0, 1))
-    if not again:
-        return NotComputable("stable has not been asked twice yet, so its own noise is not known")
-    got = cluster_estimate([_divergence(pair, floor) for pair, floor in known])
-    if isinstance(got, NotComputable):
-        return got
-    noise = effective_number(np.sum([floor.n for _, floor in known], axis=0))
-    if noise < FEWEST_EFFECTIVE_CLUSTERS:
-        return NotComputable(
-            f"stable was asked twice in {noise:.0f} effective batches, at least "
-            f"{FEWEST_EFFECTIVE_CLUSTERS:g} are needed"
-        )
-    both = np.sum([(pair.n - pair.y) + (floor.n - floor.y) for pair, floor in known], axis=0)
-    if got.few_events or int(np.count_nonzero(both > 0.0)) < FEWEST_BATCHES_THAT_DIFFER:
-        apart = _pooled([Sums(p.n, p.n - p.y, p.n - 2.0 * p.y + p.square) for p, _ in known])
-        n, d, square = (float(part.sum()) for part in (apart.n, apart.y, apart.square))
-        few = _bounded(paired_statistic(n, d, square, n / autocorrelation), n)
-        return few if isinstance(few, NotComputable) else replace(few, harmless=True)
-    df = min(got.df, noise - 1.0)
-    return Asymptotic(got.estimate, got.variance, df, DIVERGENCE, pairs, again, got.expected_c)
-
-
-def _divergence(pair: Sums, floor: Sums) -> ClusterEpoch:
-    n = float(pair.n.sum() + floor.n.sum())
-    share = float(pair.n.sum()) / n if n > 0.0 else 0.0
-    return ClusterEpoch(share, pair.n, pair.n - pair.y, floor.n, floor.n - floor.y)
 
 
 def lacking_share(*, sticky: bool) -> float:
@@ -359,7 +320,8 @@ def _randomised(
     return Bounded(got, variance, method, n_candidate, n_stable)
 
 
-def _bounded(got: MeanStatistic | NotComputable, pairs: float) -> Bounded | NotComputable:
+def bounded(got: MeanStatistic | NotComputable, pairs: float) -> Bounded | NotComputable:
+    """A bounded mean of few events, of so many pairs."""
     return got if isinstance(got, NotComputable) else Bounded(got, 0.0, FEW, pairs, pairs)
 
 
@@ -404,7 +366,7 @@ def _with_overdue(sums: Sums, share: float) -> Sums:
     return Sums(sums.n, sums.y + more, sums.square + more)
 
 
-def _pooled(parts: Sequence[Sums]) -> Sums:
+def pooled(parts: Sequence[Sums]) -> Sums:
     """Sums of pairs over epochs, cluster by cluster; of arms they must never be pooled."""
     total = parts[0]
     for more in parts[1:]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import platform
 import signal
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ import structlog
 import uvicorn
 
 from ..errors import AccedeError, Conflict, FileError, PortInUse, StoreError, UsageError
-from ..store.open import open_store
+from ..store.open import is_remote, open_store
 from ..store.protocol import Store
 from .access import Access, LoopbackOnly, Tokens
 from .acting import Acts
@@ -41,6 +42,8 @@ log = structlog.get_logger("accede.controller")
 @dataclass(frozen=True, slots=True)
 class ControllerConfig:
     """Where to listen, what to look after. `store` None: the store in the data directory.
+
+    On a shared store nothing is kept in the data directory: controllers agree in the store on who decides.
 
     `services` None: no files; the controller looks after what the store knows.
     `tokens`: the file that says who may call the API; None: everybody on this machine, nobody else.
@@ -68,7 +71,7 @@ def run_controller(
         access = LoopbackOnly() if config.tokens is None else Tokens(config.tokens)
         with (
             _listening(config) as listener,
-            _locked(config.data),
+            _alone(config),
             _store(config, opening or _opened) as store,
         ):
             files = _files(config, store)
@@ -85,7 +88,9 @@ def _serve(
     config: ControllerConfig, listener: socket.socket, store: Store, files: ServiceFiles, engine: Engine,
     access: Access,
 ) -> None:  # fmt: skip
-    loop = Loop(store, files, engine)
+    # Names this process alone: a restarted one must not take itself for the one before.
+    name = f"{platform.node() or 'controller'}:{os.getpid()}:{os.urandom(4).hex()}"
+    loop = Loop(store, files, engine, name=name)
     desk = Desk(store, files, Acts(store, files, engine), loop, access=access)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,), name="loop", daemon=True)
@@ -114,6 +119,8 @@ def _serve(
         # A round under way ends by itself; should it hang in the store, the process ends without it,
         # which is as safe as a kill.
         thread.join(_DRAIN)
+        with suppress(AccedeError):
+            loop.leading.resign()
         log.info("controller ends")
 
 
@@ -173,6 +180,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _alone(config: ControllerConfig) -> AbstractContextManager[None]:
+    """What keeps a second controller away. A shared store tells by itself who leads."""
+    return nullcontext() if config.store and is_remote(config.store) else _locked(config.data)
+
+
 @contextmanager
 def _locked(data: Path) -> Generator[None, None, None]:
     """The data directory, made where it is missing, held by this controller alone until it ends.
@@ -210,8 +222,8 @@ def _opened(address: str) -> Store:
 
 
 @contextmanager
-def _store(config: ControllerConfig, opening: Callable[[str], Store] | None) -> Generator[Store, None, None]:
-    store = (opening or _opened)(config.store or str(config.data))
+def _store(config: ControllerConfig, opening: Callable[[str], Store]) -> Generator[Store, None, None]:
+    store = opening(config.store or str(config.data))
     try:
         yield store
     finally:

@@ -21,6 +21,9 @@ LENGTHS = 10.0
 """A batch lasts at least this many autocorrelation times."""
 
 _SIGMA = 3.0
+_LAGS = 4
+_FEWEST_BLOCKS = 6
+_FEWEST_NEIGHBOURS = 16
 _SIGMA_BETWEEN = 2.0  # a shorter memory than is there would be the graver mistake
 
 Floats = NDArray[np.float64]
@@ -65,9 +68,11 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
     total = float(n.sum())
     mean = np.full(n.size, float(y.sum()) / total if total > 0.0 else 0.0)
     if beside_a_change and total > 0.0:
-        mean, whole = _two_levels(n, y)
-        n, y, square = n * whole, y * whole, square * whole
-        total = float(n.sum())
+        levels, whole = _two_levels(n, y)
+        # With fewer batches left there is no telling a change from a memory, so it counts as one.
+        if int(np.count_nonzero(n * whole)) >= FEWEST_BATCHES:
+            mean, n, y, square = levels, n * whole, y * whole, square * whole
+            total = float(n.sum())
     filled = n > 0.0
     count = int(np.count_nonzero(filled))
     if count < FEWEST_BATCHES:
@@ -80,6 +85,45 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
     if within <= 1.0 + _SIGMA * math.sqrt(2.0 / count):
         within = 1.0
     return Memory(within * _between(scattered, filled), total / count)
+
+
+def blocked_variance(influence: Floats) -> tuple[float, int]:
+    """Variance of a sum of batches' influences that may resemble their neighbours, and the blocks it is from.
+
+    Args:
+        influence: of each batch on an estimate, summing to about 0, in the order of time.
+
+    The largest of the variances between blocks of 1, 2, 4, … batches, of 6 blocks at least (Flyvbjerg and
+    Petersen 1989): what is correlated over a few batches scatters more in longer blocks.
+    """
+    largest, blocks, length = 0.0, influence.size, 1
+    while influence.size // length >= _FEWEST_BLOCKS:
+        count = influence.size // length
+        sums = influence[: count * length].reshape(count, length).sum(axis=1)
+        found = count / (count - 1.0) * float(np.dot(sums, sums)) * influence.size / (count * length)
+        if found > largest:
+            largest, blocks = found, count
+        length *= 2
+    return largest, blocks
+
+
+def resembles_neighbours(influence: Floats, filled: NDArray[np.bool_]) -> float | None:
+    """Correlation of a batch with the next; None where neither it nor those of the next batches are seen.
+
+    Two standard deviations: of the correlation with the next, or of the next four together. Batches that are
+    independent are taken for correlated in some 4% of looks.
+    """
+    power = float(np.dot(influence, influence)) / max(1.0, float(np.count_nonzero(filled)))
+    found: list[tuple[float, float]] = []
+    for lag in range(1, _LAGS + 1):
+        both = int(np.count_nonzero(filled & np.roll(filled, lag)))
+        if both < _FEWEST_NEIGHBOURS or power <= 0.0:
+            break
+        correlation = float(np.dot(influence, np.roll(influence, lag))) / both / power
+        found.append((correlation, correlation * math.sqrt(both)))
+    together = sum(z for _, z in found) / math.sqrt(max(1, len(found)))
+    seen = found and (found[0][1] > _SIGMA_BETWEEN or together > _SIGMA_BETWEEN)
+    return found[0][0] if seen else None
 
 
 def _two_levels(n: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -99,9 +143,13 @@ def _two_levels(n: Floats, y: Floats) -> tuple[Floats, Floats]:
     first, last = np.unravel_index(int(np.argmax(gain)), gain.shape)
     inside = np.zeros(size, dtype=bool)
     inside[(int(first) + np.arange(int(last) + 1)) % size] = True
-    levels = [float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside, ~inside)]
-    at_an_end = (inside != np.roll(inside, 1)) | (inside != np.roll(inside, -1))
-    return np.where(inside, levels[0], levels[1]), np.where(at_an_end, 0.0, 1.0)
+    whole = (inside == np.roll(inside, 1)) & (inside == np.roll(inside, -1))
+    # Levels are those of whole batches too: with something of the other in it, all outcomes of a level that
+    # hardly varies would lie on one side of it, alike in every batch.
+    levels = [
+        float(y[part].sum()) / max(float(n[part].sum()), 1.0) for part in (inside & whole, ~inside & whole)
+    ]
+    return np.where(inside, levels[0], levels[1]), np.where(whole, 1.0, 0.0)
 
 
 def _between(scattered: Floats, filled: NDArray[np.bool_]) -> float:

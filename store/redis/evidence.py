@@ -13,6 +13,7 @@ from ..reading import read_evidence
 from .bodies import packed, unpacked
 from .commits import AFTER_THE_END
 from .connection import Connection
+from .keys import new_version
 from .scripts import CLOSE, EVIDENCE, PUBLISH
 
 _TRIES: Final = 3
@@ -41,7 +42,7 @@ class EvidenceStore:
             ),
             (
                 f"{evidence.epoch}|{evidence.source}", packed(encode_evidence(evidence)), rollout,
-                CLOSED_MARK, AFTER_THE_END,
+                CLOSED_MARK, AFTER_THE_END, new_version(),
             ),
             writes=True,
         )  # fmt: skip
@@ -80,7 +81,7 @@ class EvidenceStore:
                 (keys.of(service, "evidence", rollout), keys.of(service, "versions", rollout)),
                 (
                     CLOSED_MARK, f"{epoch}|{CLOSED}", rows[CLOSED][0] if CLOSED in rows else b"",
-                    packed(encode_evidence(closed_total(parts))),
+                    packed(encode_evidence(closed_total(parts))), new_version(),
                     *(part for name in gone for part in (f"{epoch}|{name}", rows[name][0])),
                 ),
                 writes=True,

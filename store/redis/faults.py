@@ -68,6 +68,8 @@ def _meaning(problem: Exception) -> tuple[str, str]:
     word = _first_word(problem)
     if word == "ERR" and "unknown command" in str(problem):
         return _UNKNOWN_COMMAND
+    if "user executing the script" in str(problem):
+        word = "NOPERM"
     for kind, known in _KINDS:
         if word not in _MEANING and isinstance(problem, kind):
             word = known

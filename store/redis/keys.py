@@ -7,7 +7,7 @@ records     hash: rollout -> record;  meta: rollout -> "version ended stamp", it
 order       list: rollouts, oldest first
 audit       list: "stamp entry", oldest first
 decisions   hash per rollout: number -> decision
-evidence    hash per rollout: "epoch|source" -> evidence;  versions: the same -> how often it was written
+evidence    hash per rollout: "epoch|source" -> evidence;  versions: the same -> new with every writing
 pred …      see label_scripts
 
 A stamp is the server's clock in microseconds, 16 digits: it orders what different services keep.
@@ -17,10 +17,16 @@ until), reports (hash: source -> report), labelled (set: services with predictio
 
 from __future__ import annotations
 
+import os
 from typing import Final
 from urllib.parse import quote
 
 STAMP: Final = 16  # digits
+
+
+def new_version() -> str:
+    """A version of what is written. Random: numbers would come again in a store that went back in time."""
+    return os.urandom(8).hex()
 
 
 class Keys:

@@ -120,19 +120,19 @@ return answer
 """
 )
 
-# KEYS: pred, labels, folds, evidence, versions, beginning of due. ARGV: rollout, number, how many sums, then
-# "epoch|source" and body of each, then request, kind, folded, label that is in the sums ('' for none) of each
-# row. Answers the number that is there instead, or -1 when it is done.
+# KEYS: pred, labels, folds, evidence, versions, beginning of due. ARGV: rollout, number, how many sums,
+# their version, then "epoch|source" and body of each, then request, kind, folded, label that is in the sums
+# ('' for none) of each row. Answers the number that is there instead, or -1 when it is done.
 FOLD: Final = Script(
     _SHARED
     + """
 local rollout, number = ARGV[1], tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
 if number ~= tonumber(ARGV[2]) then return number end
 redis.call('HSET', KEYS[3], rollout, number + 1)
-local rows = 4 + 2 * tonumber(ARGV[3])
-for i = 4, rows - 1, 2 do
+local rows = 5 + 2 * tonumber(ARGV[3])
+for i = 5, rows - 1, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
-  redis.call('HINCRBY', KEYS[5], ARGV[i], 1)
+  redis.call('HSET', KEYS[5], ARGV[i], ARGV[4])
 end
 for i = rows, #ARGV, 4 do
   local request, kind = ARGV[i], ARGV[i + 1]

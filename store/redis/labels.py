@@ -26,6 +26,7 @@ from ..labels import (
 )
 from .bodies import packed
 from .connection import Argument, Connection
+from .keys import new_version
 from .label_scripts import DUE, EXPIRE, FOLD, KNOWN, LABELS_IN, PREDICTIONS
 
 _AT_ONCE: Final = 500  # of one script, which holds the server up for some milliseconds
@@ -109,7 +110,7 @@ class RedisLabels:
             self._connection.keys.of(service, "versions", rollout),
         )
         keys += self._keys(service, "due:")
-        arguments: list[Argument] = [rollout, number, len(sums)]
+        arguments: list[Argument] = [rollout, number, len(sums), new_version()]
         for one in sums:
             arguments += f"{one.epoch}|{LABELS}", packed(encode_evidence(one))
         for row in rows:

@@ -110,12 +110,13 @@ end
 """)
 
 # KEYS: evidence, versions, meta. ARGV: "epoch|source", body, rollout, mark of what is closed, seconds that
-# evidence outlives its rollout. A source whose last total has been added to `closed` is never added again.
+# evidence outlives its rollout, a new version. A source whose last total has been added to `closed`
+# is never added again.
 PUBLISH: Final = Script("""
 local closed = redis.call('HSTRLEN', KEYS[1], ARGV[1]) == #ARGV[4]
 if closed and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[4] then return 'CLOSED' end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[6])
 local meta = redis.call('HGET', KEYS[3], ARGV[3])
 if not meta or string.match(meta, '^%d+ 1') then
   redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -142,17 +143,18 @@ return found
 """)
 
 # KEYS: evidence, versions. ARGV: mark, "epoch|closed", its version ('' where there is none), the new total,
-# then pairs of the sources added to it and the versions that were added. Answers DONE or CHANGED.
+# a new version, then pairs of the sources added to it and the versions that were added. Answers DONE or
+# CHANGED.
 CLOSE: Final = Script("""
 if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return 'CHANGED' end
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) ~= ARGV[i + 1] then return 'CHANGED' end
 end
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[1])
-  redis.call('HINCRBY', KEYS[2], ARGV[i], 1)
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[5])
 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
-redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
 return 'DONE'
 """)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from accede.controller.batching import LONGEST, chosen_batch, groups_too_short
+from accede.controller.batching import LONGEST, chosen_batch, groups_too_short, too_short
 from accede.controller.gaps import Form
 from accede.controller.length import DEFAULT_BATCH, batch_of
+from accede.controller.methods import paired_differences
+from accede.controller.stats.result import NotComputable
 from accede.controller.sums import PairEpoch, PairGroupsEpoch, Sums
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import Evidence, Series, SeriesKey
@@ -171,3 +173,38 @@ def test_a_written_batch_stands() -> None:
 def test_the_frozen_batch_is_that_of_every_epoch(constants: None, seconds: float) -> None:
     assert batch_of(unset(), constants) == seconds
     assert batch_of(unset(), msgspec.structs.replace(CONSTANTS, batch=30.0)) == 30.0
+
+
+def ever_harmful(memory: float, per_batch: int, runs: int, seed: int) -> float:
+    """Share of shadows without any shift, of AR(1) differences, in which one of eight looks proved harm."""
+    rng, harmed = np.random.default_rng(seed), 0
+    n = np.full(CLUSTERS, float(per_batch))
+    for _ in range(runs):
+        noise = rng.normal(size=CLUSTERS * per_batch) * 0.15 * np.sqrt(1.0 - memory**2)
+        d = np.clip(lfilter([1.0], [1.0, -memory], noise), -1.0, 1.0).reshape(CLUSTERS, per_batch)
+        columns = n, d.sum(axis=1), (d * d).sum(axis=1)
+        for batches in (12, 16, 24, 32, 48, 64, 96, 128):
+            known = np.arange(CLUSTERS) < batches
+            epochs = [PairEpoch(0, 1.0, Sums(*(column * known for column in columns)), None)]
+            if too_short(epochs, 5.0, beside_a_change=True) is not None:
+                continue
+            got = paired_differences(epochs, counted=False, autocorrelation=1.0)
+            assert not isinstance(got, NotComputable)
+            value = got.harm(0.0, 0.03, 0.05)
+            if not isinstance(value, NotComputable) and value >= -np.log(0.05):
+                harmed += 1
+                break
+    print(f"AR({memory}), {per_batch} to a batch: harm in {harmed / runs:.2%} of {runs} runs at 5%")
+    return harmed / runs
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.99])
+def test_differences_that_drift_are_no_harm_however_few_batches_are_known(memory: float) -> None:
+    assert ever_harmful(memory, 20, 60, 9) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_batch", [20, 200])
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9, 0.97, 0.99, 0.995])
+def test_false_harm_of_pairs_that_remember_stays_at_its_level(memory: float, per_batch: int) -> None:
+    assert ever_harmful(memory, per_batch, 1000, 10) <= 0.05 + 3.0 * np.sqrt(0.05 * 0.95 / 1000)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
+from accede.controller.divergence import paired_divergence, too_short_apart
 from accede.controller.methods import (
     Measured,
     paired_agreement,
     paired_differences,
-    paired_divergence,
     unit_outcomes,
 )
 from accede.controller.stats.result import NotComputable
@@ -217,3 +218,45 @@ def test_pairs_of_ranks_and_explanations_are_rarely_wrong(kind: str, harm: bool)
 @pytest.mark.parametrize("kind", ["rank", "explanation"])
 def test_pairs_of_ranks_and_explanations_are_rarely_wrong_in_many_runs(kind: str, harm: bool) -> None:
     assert paired_campaign(2000, 28, kind, harm=harm) <= allowed(0.05, 2000)
+
+
+# --- disagreements that remember from batch to batch --------------------------------------------------------
+
+
+def remembering(rng: np.random.Generator, memory: float, beyond: float) -> PairEpoch:
+    """Batches in which the candidate's own divergence is an AR(1) of sd 5pp, beside what both share."""
+    own = 0.05 * lfilter([math.sqrt(1.0 - memory**2)], [1.0, -memory], rng.normal(size=BATCHES + 300))[300:]
+    hard = 0.15 + 0.05 * rng.normal(size=BATCHES)
+    n, again = rng.poisson(300, BATCHES).astype(float), rng.poisson(60, BATCHES).astype(float)
+    ours = rng.binomial(n.astype(int), np.clip(hard + beyond + own, 0.0, 1.0)).astype(float)
+    theirs = rng.binomial(again.astype(int), np.clip(hard, 0.0, 1.0)).astype(float)
+    return PairEpoch(0, 1.0, Sums(n, n - ours, n - ours), Sums(again, again - theirs, again - theirs))
+
+
+def remembering_campaign(runs: int, memory: float, seed: int, *, harm: bool) -> float:
+    """At 4pp for safety, at 2pp for harm, as a gate of 4pp asks."""
+    beyond = 0.02 if harm else 0.04
+
+    def run(rng: np.random.Generator) -> bool:
+        epoch = remembering(rng, memory, beyond)
+        return any(
+            too_short_apart([known], 5.0) is None
+            and claims(paired_divergence([known], autocorrelation=1.0), beyond, 0.05, harm=harm)
+            for known in (cut(epoch, k) for k in LOOKS)
+        )
+
+    got = share(runs, run, seed)
+    print(f"divergence, memory {memory:g} between batches, {'harm' if harm else 'safe'}: {got:.2%} of {runs}")
+    return got
+
+
+@pytest.mark.parametrize("harm", [True, False])
+def test_divergence_that_remembers_for_a_few_batches_is_rarely_wrong(harm: bool) -> None:
+    assert remembering_campaign(150, 0.7, 31, harm=harm) <= allowed(0.05, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [True, False])
+@pytest.mark.parametrize("memory", [0.0, 0.2, 0.3, 0.5, 0.7])
+def test_false_alarms_of_divergence_that_remembers_stay_at_their_level(memory: float, harm: bool) -> None:
+    assert remembering_campaign(2000, memory, 32, harm=harm) <= allowed(0.05, 2000)

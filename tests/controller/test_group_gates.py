@@ -156,6 +156,35 @@ def test_not_worse_than_stable_is_enough_where_the_policy_says_so() -> None:
     assert "proven not worse than stable" in found.reason
 
 
+NOBODY = {"female": 0.0, "male": 0.42}
+EVERYBODY = {"female": 0.4, "male": 1.0}
+
+
+@pytest.mark.parametrize("rates", [NOBODY, EVERYBODY], ids=["nobody", "everybody"])
+@pytest.mark.parametrize("gate", [RATIO, OR, GAP], ids=["ratio", "or", "gap"])
+def test_a_candidate_that_selects_nobody_of_a_group_or_all_of_one_is_rolled_back(
+    gate: dict[str, Any], rates: dict[str, float]
+) -> None:
+    for sticky in (False, True):
+        found = one(Drawn(EVEN, rates, requests=200_000, sticky=sticky, users=60_000).scene(), gate)
+        assert found.outcome is Outcome.FAIL, found.reason
+        (failed,) = (finding for finding in found.findings if finding.outcome is Outcome.FAIL)
+        scarce = not (sticky and rates is EVERYBODY)  # users who like nothing are drawn there too
+        assert failed.method.endswith("(few events, asymptotic)") is scarce
+    assert one(Drawn(EVEN, rates).pairs(), gate, "shadow").outcome is Outcome.FAIL
+
+
+def test_nobody_selected_is_told_as_a_ratio_of_nothing() -> None:
+    (failed,) = (f for f in one(Drawn(EVEN, NOBODY).scene(), RATIO).findings if f.outcome is Outcome.FAIL)
+    assert (failed.cell, failed.estimate) == ("selection_ratio{sex=female against male}", 0.0)
+    assert failed.reason.startswith("selection_ratio of sex=female against male: 0 ")
+
+
+def test_nobody_selected_where_hardly_any_were_due_holds() -> None:
+    found = one(Drawn(EVEN, NOBODY, requests=400, share={"female": 0.1}).scene(), RATIO)
+    assert found.outcome is Outcome.INCONCLUSIVE
+
+
 @pytest.mark.parametrize("sticky", [False, True])
 def test_few_observations_of_a_group_hold(sticky: bool) -> None:
     few = Drawn(EVEN, EVEN, requests=400, share={"female": 0.02}, sticky=sticky, users=300).scene()

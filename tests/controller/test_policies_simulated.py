@@ -112,6 +112,7 @@ class World:
     from_step: int = 0  # the harm begins with this step
     hangs: float = 0.0  # share of the candidate's requests that never end
     users: int = 0  # sticky users, each with habits and a rate of requests of their own; 0: no units
+    again: float = 0.0  # share of mirrored requests that stable is asked a second time
 
 
 @dataclass
@@ -302,7 +303,7 @@ class Traffic:
         for arm, mine in sides:
             more = world.female if harmful and arm == "candidate" else 0.0
             into.add(arm, "", "requests", cluster[mine], n[mine], 0.0 * n[mine], 0.0 * n[mine])
-            y = rng.binomial(n.astype(int), liking + more * women) * 1.0
+            y = rng.binomial(n.astype(int), np.clip(liking + more * women, 0.0, 1.0)) * 1.0
             for group, members in (("", mine), ("sex=female", mine & women), ("sex=male", mine & ~women)):
                 into.add(arm, group, "selected", cluster[members], n[members], y[members], y[members])
 
@@ -326,8 +327,14 @@ class Traffic:
             n * common + np.sqrt(n) * world.noise * rng.normal(size=n.size),
             n * (common**2 + world.noise**2),
         )  # fmt: skip
-        agreed = rng.binomial(n.astype(int), world.agreement if harmful else 0.97) * 1.0
+        # What is hard to answer alike is so for a while, and for both.
+        mood = rng.normal(size=n.size) * 0.02 if world.again else 0.0
+        agreed = self._alike(n, (world.agreement if harmful else 0.97) + mood)
         into.add("pair", "", "agreement", clusters, n, agreed, agreed)
+        if world.again:
+            twice = rng.binomial(n.astype(int), world.again) * 1.0
+            same = self._alike(twice, 0.97 + mood)
+            into.add("floor", "", "agreement", clusters, twice, same, same)
         women = rng.binomial(n.astype(int), 0.5)
         for group, members, more in (
             ("sex=female", women, world.female if harmful else 0.0),
@@ -338,6 +345,10 @@ class Traffic:
             into.add("pair", group, "selected", clusters, members * 1.0, up - down, up + down)
             stable = rng.binomial(members, world.selected) * 1.0
             into.add("paired_stable", group, "selected", clusters, members * 1.0, stable, stable)
+
+    def _alike(self, n: Floats, share: Floats | float) -> Floats:
+        found: Floats = self.rng.binomial(n.astype(int), np.clip(share, 0.0, 1.0)) * 1.0
+        return found
 
     def beyond(self, seconds: float) -> float:
         """Share of answers, outside stalls, that take longer; the median is 20 ms."""
@@ -360,12 +371,17 @@ def latency_shares(spread: float) -> tuple[int, Floats]:
 
 @dataclass(frozen=True)
 class End:
-    """How a rollout ended: its phase, seconds since its start, the step, and why."""
+    """How a rollout ended: its phase, seconds since its start, the step, and why.
+
+    `exposed`: requests of users that were the candidate's; `paired`: copies that it answered.
+    """
 
     phase: Phase
     at: float
     step: int | None
     reason: str
+    exposed: int = 0
+    paired: int = 0
 
 
 def parse(text: Mapping[str, Any]) -> RolloutPolicy:
@@ -430,7 +446,9 @@ def rollout(policy: RolloutPolicy, traffic: Traffic, every: float) -> End:
                 traffic.thresholds = thresholds.get("latency.p95")
             record = apply(record, action, now, opened)
         if record.phase.ended or record.phase is Phase.PAUSED:
-            return End(record.phase, now - started, record.step, record.reason)
+            exposed = sum(epoch.arms["candidate"] for epoch in epochs.values())
+            paired = sum(epoch.paired for epoch in epochs.values())
+            return End(record.phase, now - started, record.step, record.reason, exposed, paired)
 
 
 Job = tuple[dict[str, Any], World, int, float, type[Traffic]]

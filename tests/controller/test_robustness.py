@@ -24,6 +24,7 @@ from accede.controller.stats import (
     mixture,
     planning,
     sample_ratio,
+    spread,
 )
 from accede.controller.stats.evalues import closed_e_values, e_bh, log_mean_exp
 from accede.controller.stats.result import NotComputable
@@ -92,9 +93,9 @@ STATISTICS: dict[str, Counts] = {
 }
 
 
-def cell(value: float) -> groups.Cell:
+def cell(value: float) -> spread.Cell:
     n = column(value)
-    return groups.Cell(n, 0.3 * n, 0.3 * np.abs(n))
+    return spread.Cell(n, 0.3 * n, 0.3 * np.abs(n))
 
 
 BROKEN = [

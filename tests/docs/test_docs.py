@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller import gaps, methods
+from accede.controller import divergence, gaps, methods
 from accede.controller.machine import paused_hold
 from accede.errors import AccedeError
 from accede.policies.later import LATER_KEYS, LATER_VALUES
@@ -142,7 +142,7 @@ def test_every_method_and_verdict_is_explained() -> None:
     text = " ".join(page("statistics.md").split())
     for method in (
         methods.BOUNDED, methods.FEW, methods.TIME, methods.UNITS, methods.BATCHES,
-        methods.DIVERGENCE,
+        divergence.DIVERGENCE,
         gaps.GROUPS, gaps.GROUP_UNITS, gaps.GROUP_BATCHES, gaps.HALVES,
     ):  # fmt: skip
         assert method in text

@@ -141,7 +141,7 @@ def test_every_flag_has_the_default_that_is_stated() -> None:
         assert FLAGS[name] == (f"`{shown}`" if value not in {None, ""} else "none"), name
     served = {one.opts[0]: one.default for one in REFERENCE["options"](commands["serve"])}
     for name, option in options.items():
-        alone = name in {"--replica", "--probe-host", "--probe-port"}  # of hosts that have only a router
+        alone = name in {"--replica", "--store", "--probe-host", "--probe-port"}  # of routers alone
         assert alone or served[name] == option.default, name
 
 

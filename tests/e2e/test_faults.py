@@ -256,9 +256,8 @@ class TestKilled:
         here = begin(SHADOW, "shadow")
         eventually(lambda: here.view()["candidate_requests"] > 100, 10, "pairs")
         here.kill_model("2")
-        # Copies without an answer are disagreements, not silence. (A batch in which both happened looks like
-        # memory until others outweigh it.)
-        ended = here.until_phase("rolled_back", within=60.0)
+        # Copies without an answer are disagreements, not silence.
+        ended = here.until_phase("rolled_back", within=20.0)
         assert "prediction.agreement" in ended["reason"]
         here.until_answers_of("stable", since=time.monotonic())
         assert here.clients.failures() == []

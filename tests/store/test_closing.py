@@ -13,7 +13,10 @@ from accede.store.evidence import merge
 from accede.store.protocol import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.store.conftest import Backend, Records
+    from tests.store.servers import Server
 
 
 def total(store: Store, epoch: int = 0) -> dict[str, int]:
@@ -95,3 +98,21 @@ class TestLeads:
         newer.commit(records.commit(version=2))
         assert stale.claim("stale", 60.0).token == lead.token  # an operator's act there is under this lead
         stale.commit(records.commit(version=3))
+
+
+@pytest.mark.parametrize("backend", ["valkey"], indirect=True)
+def test_a_reader_takes_nothing_for_known_on_a_store_that_went_back(
+    backend: Backend, records: Records, server_of: Callable[[str], Server]
+) -> None:
+    writer, reader = backend.open(), backend.open()
+    writer.publish_evidence(records.evidence(n=1))
+    prefix = backend.address.rpartition("=")[2]
+    keys = [f"{prefix}:{{fraud}}:{what}:r1" for what in ("evidence", "versions")]
+    with server_of("valkey").client() as client:
+        copies = [client.dump(key) for key in keys]
+        writer.publish_evidence(records.evidence(n=2))
+        assert reader.evidence("fraud", "r1") == (records.evidence(n=2),)
+        for key, copy in zip(keys, copies, strict=True):
+            client.restore(key, 0, copy, replace=True)
+    writer.publish_evidence(records.evidence(n=7))
+    assert reader.evidence("fraud", "r1") == (records.evidence(n=7),)

@@ -102,3 +102,17 @@ def test_memory_beside_a_change_is_still_seen() -> None:
         assert isinstance(got, Memory)
         seen += got.batches_needed > 1.0
     assert seen >= 198
+
+
+@pytest.mark.parametrize("alive", [12, 13, 30, 100])
+@pytest.mark.parametrize("agree", [1.0, 0.97])
+def test_a_version_that_dies_within_a_batch_shows_no_memory_at_any_look(alive: int, agree: float) -> None:
+    """The batch in which it died belongs to neither level, and may not move either."""
+    rng = np.random.default_rng(alive)
+    n = rng.poisson(12.5, 128).astype(float)
+    y = np.where(np.arange(128) < alive, rng.binomial(n.astype(int), agree), 0.0)
+    y[alive] = n[alive] // 3
+    for known in range(alive + 10, 129):
+        seen = np.arange(128) < known
+        got = memory(n * seen, y * seen, y * seen, beside_a_change=True)
+        assert isinstance(got, NotComputable) or got.batches_needed <= 1.0, known

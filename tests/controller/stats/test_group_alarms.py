@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from accede.controller.stats import asymptotic
 from accede.controller.stats.clusters import FEWEST_BATCHES
 from accede.controller.stats.groups import (
-    Cell,
-    GapEstimate,
     PairedGroups,
     gap_growth,
     ratio_growth,
     shortfall,
 )
 from accede.controller.stats.result import NotComputable
+from accede.controller.stats.spread import Cell, GapEstimate
 from accede.controller.stats.tuning import asymptotic_v_opt
 
 Floats = NDArray[np.float64]

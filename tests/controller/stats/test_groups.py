@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from accede.controller.stats.groups import (
-    Cell,
-    GapEstimate,
     PairedGroups,
     gap_growth,
     ratio_growth,
     shortfall,
 )
 from accede.controller.stats.result import NotComputable
+from accede.controller.stats.spread import Cell, GapEstimate
 
 rate = Cell.counts
 

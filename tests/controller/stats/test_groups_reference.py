@@ -14,14 +14,13 @@ from fairlearn.metrics import (
 )
 
 from accede.controller.stats.groups import (
-    Cell,
-    GapEstimate,
     PairedGroups,
     gap_growth,
     ratio_growth,
     shortfall,
 )
 from accede.controller.stats.result import NotComputable
+from accede.controller.stats.spread import Cell, GapEstimate
 
 
 def cell(chosen: np.ndarray) -> Cell:

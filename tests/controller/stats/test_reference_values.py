@@ -26,7 +26,7 @@ from accede.controller.stats.clusters import (
 )
 from accede.controller.stats.distribution import beta_binomial_log_e
 from accede.controller.stats.events import EventEpoch, log_e_harm, log_e_safe
-from accede.controller.stats.groups import Cell, GapEstimate, shortfall
+from accede.controller.stats.groups import shortfall
 from accede.controller.stats.mean import MeanStatistic, at_least_statistic
 from accede.controller.stats.mixture import (
     gamma_exponential_bound,
@@ -37,6 +37,7 @@ from accede.controller.stats.mixture import (
 )
 from accede.controller.stats.planning import events_needed
 from accede.controller.stats.sample_ratio import RatioEpoch, log_e
+from accede.controller.stats.spread import Cell, GapEstimate
 from accede.controller.stats.tuning import rho, rho_two_sided
 
 # s, v, v_opt, level, c
