@@ -80,9 +80,15 @@ def eventually(condition: Callable[[], Any], within: float, what: str) -> Any:
 class Process:
     """A child with its output, line by line."""
 
-    def __init__(self, command: list[str | Path], *, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str | Path],
+        *,
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         environment = {
-            **os.environ,
+            **(os.environ if environment is None else environment),
             "ACCEDE_PARENT": str(os.getpid()),
             "OMP_NUM_THREADS": "1",
             "NO_COLOR": "1",
@@ -135,6 +141,7 @@ class Stage:
         self.models: dict[str, int] = {}
         self.port, self.api_port = free_port(), free_port()
         self.serving: Process | None = None
+        self.environment: dict[str, str] = {}  # of the command, beside ours
         (folder / "services").mkdir()
         self.policy_file = folder / "policy.yaml"
         self.policy_file.write_text(POLICY)
@@ -211,7 +218,8 @@ class Stage:
 
     def accede(self, *arguments: str | Path, within: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run the command against this installation."""
-        environment = {**os.environ, "ACCEDE_API": f"http://127.0.0.1:{self.api_port}", "NO_COLOR": "1"}
+        api = {"ACCEDE_API": f"http://127.0.0.1:{self.api_port}"}
+        environment = {**os.environ, **api, "NO_COLOR": "1", **self.environment}
         return subprocess.run(
             [ACCEDE, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=within
         )
