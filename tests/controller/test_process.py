@@ -93,6 +93,7 @@ def begin(launch: Callable[..., subprocess.Popen[str]], port: int, tmp_path: Pat
     return store
 
 
+@pytest.mark.slow
 def test_killed_at_every_decision_it_neither_repeats_nor_skips_a_step(
     launch: Callable[..., subprocess.Popen[str]], free_port: Callable[[], int], tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
+@pytest.mark.slow
 def test_harm_is_decided_in_the_round_that_sees_it(fleet: Fleet) -> None:
     harmed = {fleet.names[1]: 3, fleet.names[AT_ONCE - 1]: 6, fleet.names[-1]: 9}
     decided: dict[str, int] = {}

@@ -255,6 +255,7 @@ def test_a_full_server_writes_nothing_and_works_again_with_room(
     store.commit(records.commit(version=2))
 
 
+@pytest.mark.slow
 def test_a_replica_as_the_store_is_refused_by_what_it_is(
     serve: Callable[..., Server], stores: Callable[..., Store]
 ) -> None:

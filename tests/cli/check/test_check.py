@@ -154,11 +154,13 @@ class TestVerdicts:
         assert cases["selection_rate by group max_shift 15pp [group=b]"] == ["failure"]
         assert cases["selection_rate by group max_shift 15pp [group=a]"] == []
 
+    @pytest.mark.slow
     def test_require_all_does_not_let_an_undecided_gate_by(self, bench: Bench) -> None:
         found = bench.check("--require-all")
         assert found.returncode == 4, found.stdout
         assert "latency.p50 max_ratio 3: not decided" in found.stdout
 
+    @pytest.mark.slow
     def test_few_rows_are_inconclusive(self, bench: Bench) -> None:
         bench.rows(60)
         assert bench.check().returncode == 4
@@ -173,14 +175,17 @@ class TestFaults:
         bench.behave(errors=1.0)
         assert bench.check().returncode == 3
 
+    @pytest.mark.slow
     def test_dropped_connections_fail(self, bench: Bench) -> None:
         bench.behave(drop=True)
         assert bench.check().returncode == 3
 
+    @pytest.mark.slow
     def test_predictions_that_are_not_found_never_pass(self, bench: Bench) -> None:
         bench.behave(field="value")
         assert bench.check().returncode in {3, 4}
 
+    @pytest.mark.slow
     def test_a_hanging_candidate_times_out(self, bench: Bench) -> None:
         bench.behave(hang=True)
         bench.rows(2000)
@@ -193,6 +198,7 @@ class TestFaults:
         assert found.returncode == 1
         assert "version candidate: http://127.0.0.1" in found.stderr
 
+    @pytest.mark.slow
     def test_a_server_that_speaks_garbage_fails(self, bench: Bench) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
 
@@ -258,6 +264,7 @@ class TestFaults:
         assert told in found.stderr
         assert "SECRET" not in found.stderr
 
+    @pytest.mark.slow
     def test_a_full_disk_is_said(self, bench: Bench) -> None:
         found = bench.check("--html", "/dev/full")
         assert found.returncode == 1
@@ -271,6 +278,7 @@ class TestFaults:
         texts = [found.stdout, found.stderr, *((bench.folder / name).read_text() for name in "jmp")]
         assert "SECRET" not in "".join(texts)
 
+    @pytest.mark.slow
     def test_rows_beyond_capture_lower_the_coverage(self, bench: Bench) -> None:
         rows = [
             {"instances": [{"x": 0.3, "group": "a", "pad": "y" * 70_000 * (n % 3 == 0)}]} for n in range(600)

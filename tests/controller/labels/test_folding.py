@@ -100,6 +100,7 @@ def test_many_are_folded_in_parts(store: SqliteStore) -> None:
     assert total(store, "labelled") == (AT_ONCE + 5.0, 0.0)
 
 
+@pytest.mark.slow
 def test_folders_killed_at_any_moment_count_everything_once(tmp_path: Path) -> None:
     rng = random.Random(7)
     path = tmp_path / "accede.db"

@@ -265,6 +265,7 @@ def totals(evidence: Evidence) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(exchanges(), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_neither_order_nor_sharding_over_workers_nor_sources_changes_a_sum(
     made: list[tuple[Fact, Body | None, Pair | None]], workers: int, draw: Any
