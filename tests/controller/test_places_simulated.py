@@ -111,11 +111,11 @@ def test_quick_harm_is_rolled_back(case: str, harm: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", CASES)
 def test_equal_candidates_are_promoted(case: str) -> None:
-    judge_equal(case, runs=500, every=60.0, seed=31)
+    judge_equal(case, runs=200, every=60.0, seed=31)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("case", "harm"), HARMS)
 def test_harmful_candidates_are_rolled_back(case: str, harm: str) -> None:
-    judge_harm(case, harm, runs=400, every=30.0, seed=32)
+    judge_harm(case, harm, runs=120, every=30.0, seed=32)

@@ -188,11 +188,11 @@ def test_labels_of_the_selected_alone_neither_promote_nor_roll_back(noise: float
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_equal_candidates_are_promoted() -> None:
-    judge_equal(runs=1000, every=120.0, seed=33)
+    judge_equal(runs=300, every=120.0, seed=33)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(WORSE))
 def test_worse_candidates_are_rolled_back(name: str) -> None:
-    judge_worse(name, runs=200, every=120.0, seed=34)
+    judge_worse(name, runs=80, every=120.0, seed=34)
