@@ -159,7 +159,7 @@ def test_quick_policies_tell_equal_from_harmful(name: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", GATES)
 def test_equal_candidates_are_promoted(name: str) -> None:
-    _equal(name, 1000)
+    _equal(name, 500)
 
 
 @pytest.mark.slow
@@ -167,4 +167,4 @@ def test_equal_candidates_are_promoted(name: str) -> None:
 @pytest.mark.parametrize("from_step", [0, 2])
 @pytest.mark.parametrize("name", GATES)
 def test_harmful_candidates_are_rolled_back(name: str, from_step: int) -> None:
-    _harmful(name, 1000, from_step)
+    _harmful(name, 300, from_step)

@@ -592,7 +592,7 @@ def test_quick_demo_policy_decides_in_time() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_equal_candidates_are_promoted() -> None:
-    judge_equal(runs=1000, every=20.0, seed=11)
+    judge_equal(runs=500, every=20.0, seed=11)
 
 
 @pytest.mark.slow
@@ -608,14 +608,14 @@ def test_equal_candidates_on_slow_traffic_with_long_stalls_are_not_rolled_back()
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(AT_THE_MARGIN))
 def test_candidates_exactly_at_a_margin_are_not_promoted(name: str) -> None:
-    judge_margin(name, runs=1000, every=30.0, seed=13)
+    judge_margin(name, runs=500, every=30.0, seed=13)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(HARMFUL))
 def test_harmful_candidates_are_rolled_back(name: str) -> None:
-    judge_harm(name, runs=1000, every=20.0, seed=14)
+    judge_harm(name, runs=300, every=20.0, seed=14)
 
 
 @pytest.mark.slow
