@@ -92,7 +92,7 @@ class Clients:
         done = self._stage.accede("feedback", NAME, file)
         if done.returncode == 0:
             self.sent["accede feedback"] += len(labels)
-        elif "no controller" not in done.stderr and "reach" not in done.stderr:
+        elif not any(word in done.stderr for word in ("no controller", "reach", "broke off")):
             self.problems.append(done.stderr)
         return done.returncode == 0
 
