@@ -42,6 +42,7 @@ def test_the_routers_tests_pass_against_the_compiled_data_path(compiled: Path) -
     assert where.strip().endswith(".so"), where
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not interpreted",
+         "-n", "3", "--dist", "loadfile",  # they wait most of the time
          "-p", "no:cacheprovider", "tests/router/proxy", "tests/router/test_faults.py"],
         cwd=ROOT, env=environment(compiled), check=False, capture_output=True, text=True,
     )  # fmt: skip
