@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="of load for each side and round")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--only", nargs="+", choices=ALL, metavar="ROW", help=f"of {', '.join(ALL)}")
-    parser.add_argument("--quick", action="store_true", help="1 round of 2 s: shows only that it works")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 s: shows only that it works")
     parser.add_argument("--out", type=Path, help="folder of the report; docs/benchmarks for a whole run")
     parser.add_argument("--unpinned", action="store_true", help="no core of its own for the proxy")
     parser.add_argument(
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="exit 1 where a goal is missed")
     given = parser.parse_args()
     options = Options(
-        1 if given.quick else given.rounds, 2.0 if given.quick else given.seconds, given.connections,
+        1 if given.quick else given.rounds, 1.0 if given.quick else given.seconds, given.connections,
         not given.unpinned, parts.interpreter(given.python), machine.places(pinned=not given.unpinned),
         given.ahead,
     )  # fmt: skip
