@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from ..controller.planned import Plan
+from ..controller.plan.planned import Plan
 from ..controller.shown import Explained, Failed, History, RolloutView, Services
 from ..errors import AccedeError, TimedOut, Unreachable, UsageError
 from ..store.labels import LabelCounts

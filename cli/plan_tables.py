@@ -16,7 +16,7 @@ from .tables import span
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..controller.planned import GateStep, Harm, Plan
+    from ..controller.plan.planned import GateStep, Harm, Plan
 
 _NO_WAY = "no margin, traffic or time within reach decides it; drop the gate, or ask it of fewer groups"
 _BAR = 24  # columns of the longest bar in a terminal

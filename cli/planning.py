@@ -12,8 +12,8 @@ from ..errors import UsageError
 from .options import DEFAULT_API, Api, Format, Output, Timeout
 
 if TYPE_CHECKING:
-    from ..controller.assumed import Given
-    from ..controller.planned import Plan
+    from ..controller.plan.assumed import Given
+    from ..controller.plan.planned import Plan
     from ..policies.yaml import Data
 
 
@@ -126,7 +126,7 @@ def _is_file(service: str) -> bool:
 
 
 def _from_file(service: str, policy: str | None, given: Given) -> Plan:
-    from ..controller.plan_service import plan_of
+    from ..controller.plan.service import plan_of
     from ..policies.load import load_policy, load_service
 
     declared = load_service(service)
@@ -154,7 +154,7 @@ def _from_controller(service: str, policy: str | None, given: Given, api: str, t
 def _given(assume: Path | None, flags: dict[str, Any]) -> Given:
     from pydantic import ValidationError
 
-    from ..controller.assumed import Given
+    from ..controller.plan.assumed import Given
 
     found: dict[str, Any] = {}
     if assume is not None:

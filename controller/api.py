@@ -45,7 +45,7 @@ from .labels.feedback import FeedbackRequest, take
 from .loop import Loop
 from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
 from .openapi import Operation, document
-from .plan_service import plan_service
+from .plan.service import plan_service
 from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
 from .views import decision_lines, rollout_line, rollout_view, service_view
 

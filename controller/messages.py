@@ -7,10 +7,10 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..store.labels import LabelCounts
-from .assumed import Given
 from .labels.feedback import FeedbackRequest
 from .openapi import Operation
-from .planned import Plan
+from .plan.assumed import Given
+from .plan.planned import Plan
 from .shown import Explained, Health, History, Rollouts, RolloutView, Services
 
 Text = Annotated[str, Field(max_length=1000)]

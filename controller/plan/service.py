@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ..policies.load import require_pair
-from ..policies.policy import RolloutPolicy
-from ..policies.service import ModelService
-from ..store.protocol import Store
+from ...policies.load import require_pair
+from ...policies.policy import RolloutPolicy
+from ...policies.service import ModelService
+from ...store.protocol import Store
+from ..evidence.merging import merged
+from ..files import ServiceFiles
+from ..messages import PlanRequest
 from .advice import advise
 from .assumed import Given
-from .evidence.merging import merged
-from .files import ServiceFiles
-from .messages import PlanRequest
-from .plan_traffic import Measured, baseline_of, traffic_of
 from .planned import Plan
+from .sources import Measured, baseline_of, traffic_of
 from .timeline import plan
 
 

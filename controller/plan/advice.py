@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import ceil, floor, isfinite, log10
 from typing import Final
 
-from ..policies.policy import Gate, RolloutPolicy, Step
-from ..policies.quantities import Margin
+from ...policies.policy import Gate, RolloutPolicy, Step
+from ...policies.quantities import Margin
+from ..groups import SMALL_GROUP
+from .deciding import Planner, all_proven, paired_elsewhere, time_to_prove
 from .forecast import Span
-from .groups import SMALL_GROUP
-from .planning import Planner, all_proven, paired_elsewhere, time_to_prove
 
 _WIDEST: Final = 32.0
 _STEPS: Final = 7

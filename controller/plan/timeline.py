@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from ..policies.metrics import decides, with_default_margins
-from ..policies.policy import Gate, RolloutPolicy, Step
-from ..policies.quantities import written_duration
-from .cells import Cell
+from ...policies.metrics import decides, with_default_margins
+from ...policies.policy import Gate, RolloutPolicy, Step
+from ...policies.quantities import written_duration
+from ..cells import Cell
+from .deciding import FIRST, LATE, MEDIAN, Answer, Planner, Question, slowest, span_of
 from .forecast import Span
 from .planned import GatePlan, GateStep, Harm, Needed, Plan, StepPlan
-from .planning import FIRST, LATE, MEDIAN, Answer, Planner, Question, slowest, span_of
 from .traffic import Traffic, UnplannedError
 
 # Says what to change about a gate: (planner, gate, its index, step, its number, spans before, limit in s).

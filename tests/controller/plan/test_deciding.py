@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from accede.controller.advice import advise
-from accede.controller.assumed import Given
-from accede.controller.expected import EXPECTED, effective_clusters
 from accede.controller.methods import unit_outcomes
-from accede.controller.plan_traffic import traffic_of
-from accede.controller.planned import GatePlan, Plan
-from accede.controller.planning import Planner, Question
+from accede.controller.plan.advice import advise
+from accede.controller.plan.assumed import Given
+from accede.controller.plan.deciding import Planner, Question
+from accede.controller.plan.expected import EXPECTED, effective_clusters
+from accede.controller.plan.planned import GatePlan, Plan
+from accede.controller.plan.sources import traffic_of
+from accede.controller.plan.timeline import plan
 from accede.controller.stats.planning import information_needed, requests_for_weight
 from accede.controller.stats.tuning import kappa
-from accede.controller.timeline import plan
 from accede.errors import UsageError
 from accede.policies.load import load_policy, parse_policy, parse_service
 from accede.policies.metrics import METRICS, on_labels

@@ -14,9 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from accede.controller.assumed import Given
 from accede.controller.cells import Cell
-from accede.controller.forecast import luck_of
 from accede.controller.methods import (
     Measured,
     paired_agreement,
@@ -24,8 +22,10 @@ from accede.controller.methods import (
     server_outcomes,
     unit_outcomes,
 )
-from accede.controller.plan_traffic import traffic_of
-from accede.controller.planning import LATE, MEDIAN, Planner, Question
+from accede.controller.plan.assumed import Given
+from accede.controller.plan.deciding import LATE, MEDIAN, Planner, Question
+from accede.controller.plan.forecast import luck_of
+from accede.controller.plan.sources import traffic_of
 from accede.controller.stats.mixture import normal_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.tuning import asymptotic_v_opt, rho

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accede.controller.advice import advise
-from accede.controller.assumed import Given
-from accede.controller.forecast import Span, luck_of, matured
 from accede.controller.methods import unit_outcomes
-from accede.controller.plan_traffic import traffic_of
-from accede.controller.planned import GateStep, Plan
-from accede.controller.planning import LATE, MEDIAN, Planner, Question
+from accede.controller.plan.advice import advise
+from accede.controller.plan.assumed import Given
+from accede.controller.plan.deciding import LATE, MEDIAN, Planner, Question
+from accede.controller.plan.forecast import Span, luck_of, matured
+from accede.controller.plan.planned import GateStep, Plan
+from accede.controller.plan.sources import traffic_of
+from accede.controller.plan.timeline import plan
 from accede.controller.stats.result import NotComputable
 from accede.controller.sums import CanaryEpoch, Sums
-from accede.controller.timeline import plan
 from accede.policies.load import parse_service
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService
-from tests.controller.test_planning import SERVICE, STICKY
+from tests.controller.plan.test_deciding import SERVICE, STICKY
 
 HOUR = 3600.0
 RATE = 10.0

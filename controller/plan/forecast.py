@@ -17,18 +17,18 @@ from typing import Any, Final
 import numpy as np
 from scipy.special import ndtri
 
-from ..policies.policy import Place
-from ..store.measurement import is_label_series
-from ..store.rollouts import FrozenConstants
-from .cells import MEANS, Cell, Limit
-from .comparison import Side, sides_of
+from ...policies.policy import Place
+from ...store.measurement import is_label_series
+from ...store.rollouts import FrozenConstants
+from ..cells import MEANS, Cell, Limit
+from ..comparison import Side, sides_of
+from ..gaps import Compared, Gap
+from ..labels.joining import CALIBRATION, INSIDE
+from ..methods import Asymptotic, Bounded
+from ..stats.mean import MeanStatistic
+from ..stats.result import NotComputable
+from ..sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from .expected import EXPECTED, ExpectedCanary, ExpectedPair
-from .gaps import Compared, Gap
-from .labels.joining import CALIBRATION, INSIDE
-from .methods import Asymptotic, Bounded
-from .stats.mean import MeanStatistic
-from .stats.result import NotComputable
-from .sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from .traffic import Moments, Traffic, UnplannedError
 
 _EARLY: Final = 0.26  # standard errors; see luck_of

@@ -12,23 +12,23 @@ from typing import Final
 
 import msgspec
 
-from ..errors import UsageError
-from ..policies.groups import groups_of_slice
-from ..policies.label_rules import matures_after
-from ..policies.metrics import with_default_margins
-from ..policies.policy import RolloutPolicy
-from ..policies.quantities import written_duration
-from ..policies.service import ModelService
-from ..store.evidence import Evidence
-from ..store.labels import MAX_PREDICTIONS
-from ..store.measurement import is_latency
-from ..store.rollouts import EpochRecord, FrozenConstants
+from ...errors import UsageError
+from ...policies.groups import groups_of_slice
+from ...policies.label_rules import matures_after
+from ...policies.metrics import with_default_margins
+from ...policies.policy import RolloutPolicy
+from ...policies.quantities import written_duration
+from ...policies.service import ModelService
+from ...store.evidence import Evidence
+from ...store.labels import MAX_PREDICTIONS
+from ...store.measurement import is_latency
+from ...store.rollouts import EpochRecord, FrozenConstants
+from ..cells import quantile_of, series_of
+from ..freeze import epoch_constants, freeze, references_of, shared_slices
+from ..labels.joining import INSIDE
+from ..length import batch_of
+from ..reference import Values
 from .assumed import Fact, Given, Source
-from .cells import quantile_of, series_of
-from .freeze import epoch_constants, freeze, references_of, shared_slices
-from .labels.joining import INSIDE
-from .length import batch_of
-from .reference import Values
 from .traffic import Traffic, histogram_tail
 
 # Assumptions about a service that nobody has measured. They are printed with every plan that uses them.

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..store.measurement import CLUSTERS
-from .gaps import (
+from ...store.measurement import CLUSTERS
+from ..gaps import (
     GROUP_BATCHES,
     GROUP_UNITS,
     Compared,
@@ -25,7 +25,7 @@ from .gaps import (
     gap_of,
     paired_groups,
 )
-from .methods import (
+from ..methods import (
     BATCHES,
     FEW,
     FEWEST_BATCHES_THAT_DIFFER,
@@ -40,18 +40,18 @@ from .methods import (
     unit_outcomes,
     unit_share,
 )
-from .stats.clusters import (
+from ..stats.clusters import (
     FEWEST_BATCHES,
     FEWEST_EFFECTIVE_CLUSTERS,
     FEWEST_EVENTS,
     FEWEST_OBSERVATIONS,
     FEWEST_PER_ARM,
 )
-from .stats.groups import PairedGroups
-from .stats.mean import at_least_statistic, paired_statistic
-from .stats.result import NotComputable
-from .stats.spread import Cell
-from .sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
+from ..stats.groups import PairedGroups
+from ..stats.mean import at_least_statistic, paired_statistic
+from ..stats.result import NotComputable
+from ..stats.spread import Cell
+from ..sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 from .traffic import Moments, Traffic
 
 _NOTHING: Final = Moments(0.0, 0.0)

@@ -13,13 +13,13 @@ from functools import partial
 from math import exp, inf
 from typing import Final
 
-from ..policies.metrics import places_of
-from ..policies.policy import Gate, RolloutPolicy, Step
-from ..store.measurement import is_latency
-from ..store.rollouts import Outcome
-from .cells import Cell, cells_of, limits_of
+from ...policies.metrics import places_of
+from ...policies.policy import Gate, RolloutPolicy, Step
+from ...store.measurement import is_latency
+from ...store.rollouts import Outcome
+from ..cells import Cell, cells_of, limits_of
+from ..reading import Levels, Reader, Reading
 from .forecast import ExpectedView, Span, forecast_sides, luck_of
-from .reading import Levels, Reader, Reading
 from .traffic import Moments, Traffic
 
 MEDIAN: Final = 0.5
