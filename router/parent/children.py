@@ -62,7 +62,7 @@ class Child:
 
     async def keep(self) -> None:
         """Run the child, again and again, until `drain`; returns when it has ended for good."""
-        pause = _FIRST_PAUSE
+        pause = _FIRST_PAUSE / 2
         while not self._draining.is_set():
             began = monotonic()
             ended = await self._live()

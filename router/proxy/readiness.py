@@ -15,8 +15,10 @@ The model's name is the one in the route's path; without one, what needs a name 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
+import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -161,33 +163,46 @@ class Probes:
     async def _ask(self, watch: Watch) -> None:
         try:
             async with asyncio.timeout(watch.probe.rule.timeout):
-                ready = await _ready(watch)
-        except (OSError, ValueError) as problem:  # TimeoutError and ssl.SSLError are OSErrors
+                wrong = await _unready(watch)
+        except TimeoutError:
+            wrong = f"no answer within {watch.probe.rule.timeout:g} s"
+        except (OSError, ValueError) as problem:  # ssl.SSLError is an OSError
             if self._descriptors.ours(problem):
                 return  # nobody was asked, so nothing is known that was not before
-            ready = False
+            wrong = _why(problem)
         finally:
             watch.busy = False
         before = watch.ready
-        if watch.note(ready=ready):
+        if watch.note(ready=not wrong):
             self._changes.count += 1
-            if not ready:
+            if wrong:
                 probe = f"its readiness probe failed {watch.failures} times in a row"
-                self._tell(f"{watch.serves}: {watch.address} is not ready, {probe}")
+                self._tell(f"{watch.serves}: {watch.address} is not ready, {probe}: {wrong}")
             elif before is not None:
                 self._tell(f"{watch.serves}: {watch.address} is ready again")
 
 
-async def _ready(watch: Watch) -> bool:
+def _why(problem: OSError | ValueError) -> str:
+    """Without what the other side may have said: it is not ours to repeat."""
+    if isinstance(problem, ssl.SSLError):
+        return f"TLS failed: {problem.reason or type(problem).__name__}"
+    if isinstance(problem, OSError) and problem.errno:
+        return os.strerror(problem.errno)
+    return "no answer that is HTTP"
+
+
+async def _unready(watch: Watch) -> str:
+    """What an answer says against the address; nothing where it is ready."""
     probe = watch.probe
     status, body = await _get(watch, probe.path)
     if probe.protocol == "openai" and status in _NOT_OFFERED:
         status, body = await _get(watch, probe.path.removesuffix("/health") + "/v1/models")
     if not _OK <= status < _REDIRECTS:
-        return False
+        return f"status {status}" if status else "the connection broke off"
     if probe.protocol == "tensorflow-serving":
-        return available(body, probe.version)
-    return probe.protocol != "kserve-v1" or not_unready(body)
+        return "" if available(body, probe.version) else "its answer names no available version"
+    unready = probe.protocol == "kserve-v1" and not not_unready(body)
+    return "its answer says that it is not" if unready else ""
 
 
 async def _get(watch: Watch, path: str) -> tuple[int, bytes]:

@@ -67,7 +67,7 @@ class TestRollback:
     @pytest.mark.parametrize(
         ("candidate", "metric"),
         [
-            ({"errors": 0.1}, "errors"),
+            pytest.param({"errors": 0.1}, "errors", marks=pytest.mark.slow),
             pytest.param({"delay": 0.068}, "latency.p95", marks=pytest.mark.slow),
             pytest.param({"shift": 0.12}, "prediction.mean", marks=pytest.mark.slow),
             ({"group_shift": -0.06}, "selection_rate"),

@@ -45,5 +45,5 @@ def test_pauses_before_a_new_start_double_up_to_a_bound_and_begin_anew_after_a_s
     monkeypatch.setattr(children, "monotonic", lambda: child.now)
     monkeypatch.setattr(asyncio, "wait_for", patient)
     asyncio.run(child.keep())
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0, 0.05, 0.1]
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 0.05, 0.1]
     assert len(child.restarts) == 12

@@ -274,6 +274,54 @@ def test_a_candidate_gets_traffic_once_it_is_ready_and_no_more_when_it_is_not(
     assert [line.removeprefix(at).partition(",")[0] for line in said] == [
         " not ready", " ready again", " not ready"
     ]  # fmt: skip
+    assert [line.rpartition(": ")[2] for line in said[::2]] == ["status 503", "status 500"]
+
+
+def _lists(*states: str) -> Answer:
+    return 200, {"model_version_status": [{"version": "43", "state": state} for state in states]}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "why"),
+    [
+        ("tensorflow-serving", _lists("LOADING"), "its answer names no available version"),
+        ("kserve-v1", (200, {"ready": False}), "its answer says that it is not"),
+        ("mlflow", (418, ""), "status 418"),
+    ],
+)
+def test_the_log_says_why_an_address_is_not_ready(
+    start_server: Start, protocol: str, answer: Answer, why: str
+) -> None:
+    server = start_server("candidate", {"/ping": answer, "/v1/models/m": answer})
+    assert _told_of(server.url, protocol).endswith(f" times in a row: {why}")
+
+
+def test_the_log_says_that_nobody_answers(start_server: Start) -> None:
+    hung = start_server("candidate", {"/ping": (200, "")})
+    hung.hang.clear()
+    assert _told_of(hung.url, "mlflow").endswith(" times in a row: no answer within 0.5 s")
+    assert "Connection refused" in _told_of("http://127.0.0.1:9", "mlflow")
+
+
+def _told_of(url: str, protocol: str) -> str:
+    """The line of the log about an address that is not ready."""
+    lines: list[str] = []
+    at_once = msgspec.structs.replace(OFTEN, unready_after=1)
+    path = "/v1/models/m" if protocol != "mlflow" else "/p"
+
+    async def run() -> None:
+        upstreams = Upstreams(1.0, tell=lines.append)
+        told = route("http://127.0.0.1:9", url, protocol=protocol, path=path, readiness=at_once)
+        table = RouteTable(Table(1, (Placed(told, 0),)), upstreams)
+        upstreams.probe(monotonic())
+        await asyncio.gather(*upstreams._probes._tasks)
+        upstreams.close()
+        assert table.services
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+    (line,) = [line for line in lines if "version 43" in line]
+    return line
 
 
 def test_one_failed_probe_is_not_enough(start_worker: Worker, start_server: Start) -> None:
