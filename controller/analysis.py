@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..policies.metrics import on_labels, on_pairs
 from ..policies.policy import RolloutPolicy
 from ..store.evidence import Evidence
@@ -35,8 +32,8 @@ from .reading import Levels, Reader, Reading
 from .shadow_latency import advise, advised
 from .sums import View
 from .sweep.glance import Glances, Looked
-from .sweep.program import GateCells, Programs
-from .sweep.swept import Standing, sweep
+from .sweep.program import Programs
+from .sweep.swept import sweep
 from .validity import PREDICTIONS, checks
 from .wording import finding_of, gate_text, verdict_reason
 
@@ -156,32 +153,19 @@ def _verdicts(
         reading = _with_labels(cell, reading, view)
         return _Judged(cell, reading, finding_of(cell, reading, constants, view))
 
-    verdicts: list[Verdict] = []
-    sure: NDArray[np.bool_] | None = None
+    silent: tuple[Verdict | None, ...] = (None,) * len(program.gates)
     if standing is not None and not how.told:
-        sure = np.asarray(standing.known & standing.whole)
-    for gate in program.gates:
-        cells = [program.cells[int(position)] for position in gate.cells]
-        silent = sure is not None and bool(sure[gate.cells].all()) and _blocked(cells[0], blocked) is None
-        if cells[0].gate.labels is not None:
-            silent = silent and all(too_few_to_tell(cell, view) is None for cell in cells)
-        if silent and standing is not None:
-            verdicts.append(_silent(policy, standing, gate))
+        silent = program.silence.of(standing.known & standing.whole, standing.passed, standing.last)
+    verdicts: list[Verdict] = []
+    for gate, verdict in zip(program.gates, silent, strict=True):
+        mute = verdict is not None and not (blocked and _blocked(program.cells[gate.cells[0]], blocked))
+        if mute and policy.gates[gate.index].labels is not None:
+            mute = all(too_few_to_tell(program.cells[int(cell)], view) is None for cell in gate.cells)
+        if mute and verdict is not None:
+            verdicts.append(verdict)
         else:
             verdicts.append(_verdict(policy, [judged(int(position)) for position in gate.cells]))
     return tuple(verdicts)
-
-
-def _silent(policy: RolloutPolicy, standing: Standing, cells: GateCells) -> Verdict:
-    """The verdict on a gate of which every cell is passed or open, without a word."""
-    passed = bool(standing.passed[cells.deciding].all())
-    last = passed and bool(standing.last[cells.deciding].all())
-    gate = policy.gates[cells.index]
-    return Verdict(
-        gate=gate_text(gate), index=cells.index, place=cells.place,
-        outcome=Outcome.PASS if passed else Outcome.INCONCLUSIVE, reason="",
-        on_fail=gate.on_fail or policy.on_fail, require=gate.require, proven_last_weight=last,
-    )  # fmt: skip
 
 
 def _blocked(cell: Cell, blocked: Mapping[str, Validity]) -> Reading | None:

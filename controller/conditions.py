@@ -15,6 +15,7 @@ from .per_policy import per_policy
 
 # Told by the routers' reports, which the machine reads itself and answers faster.
 _FROM_REPORTS = frozenset({"breaker", "unattended"})
+_WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
 def places(policy: RolloutPolicy, gate: Gate) -> tuple[Place, ...]:
@@ -62,12 +63,11 @@ def unmeasurable(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, ...]:
 
 def unproven(policy: RolloutPolicy, analysis: Analysis, step: Step) -> tuple[str, ...]:
     """The gates that need proof, that `step` can decide, and that are not proven in its place."""
+    found = _by_gate(analysis)
     return tuple(
-        _why_not(gate, _verdict(analysis, index, step.place))
+        _why_not(gate, found.get((index, step.place)))
         for index, gate in enumerate(policy.gates)
-        if gate.require == "proof"
-        and decides(gate, step)
-        and not _passes(_verdict(analysis, index, step.place))
+        if gate.require == "proof" and decides(gate, step) and not _passes(found.get((index, step.place)))
     )
 
 
@@ -78,13 +78,12 @@ def unready_to_promote(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, 
     that only a shadow can decide must still be proven there.
     """
     missing: list[str] = []
-    proofs = 0
-    for index, gate in enumerate(policy.gates):
-        where = _decided_in(policy)[index]
+    proofs, found = 0, _by_gate(analysis)
+    for index, (gate, where) in enumerate(zip(policy.gates, _decided_in(policy), strict=True)):
         if not where:
             continue
         place: Place = "canary" if "canary" in where else "shadow"
-        verdict = _verdict(analysis, index, place)
+        verdict = found.get((index, place))
         if gate.require == "no-harm":
             if verdict is None or verdict.outcome in {Outcome.FAIL, Outcome.ERROR}:
                 missing.append(_why_not(gate, verdict))
@@ -172,11 +171,14 @@ def _unlabelled(analysis: Analysis, verdict: Verdict) -> bool:
     return not seen or (bool(verdict.findings) and not any(one.n_candidate for one in verdict.findings))
 
 
-def _verdict(analysis: Analysis, index: int, place: Place) -> Verdict | None:
-    """The verdict of one gate in one place, the worst where there are several; None: not measured."""
-    order = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-    found = [verdict for verdict in analysis.verdicts if verdict.index == index and verdict.place == place]
-    return min(found, key=lambda verdict: order.index(verdict.outcome), default=None)
+def _by_gate(analysis: Analysis) -> dict[tuple[int, str], Verdict]:
+    """The verdict of each gate in each place, the worst where there are several. None: not measured."""
+    found: dict[tuple[int, str], Verdict] = {}
+    for verdict in analysis.verdicts:
+        before = found.setdefault((verdict.index, verdict.place), verdict)
+        if _WORST_FIRST.index(verdict.outcome) < _WORST_FIRST.index(before.outcome):
+            found[verdict.index, verdict.place] = verdict
+    return found
 
 
 def _passes(verdict: Verdict | None) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from ..errors import StoreError
 from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
 
@@ -16,10 +17,17 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, RolloutRecord] = {}
+        self._versions: Mapping[str, tuple[str, int] | StoreError | None] = {}
+
+    def look(self, services: Collection[str]) -> None:
+        """Ask for the versions of these, which `newest` rests on. Raises StoreError."""
+        self._versions = self._store.newest_of(services)
 
     def newest(self, service: str) -> RolloutRecord | None:
-        """The service's newest rollout, as it is stored now but for its analysis."""
-        newest = self._store.newest(service)
+        """The service's newest rollout, as it was at the last `look` or later, but for its analysis."""
+        newest = self._versions.get(service)
+        if isinstance(newest, StoreError):
+            raise newest
         known = self._known.get(service)
         if newest is not None and known is not None and (known.id, known.version) == newest:
             return known

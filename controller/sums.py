@@ -13,6 +13,7 @@ from ..policies.policy import Place
 from ..store.evidence import ArmKey, Evidence, SeriesKey
 from ..store.histogram import BINS, GAMMA
 from ..store.rollouts import EpochRecord, FrozenConstants, RolloutRecord
+from .evidence.columns import StoredSeries
 from .groups import members_of, moment_of
 
 Floats = NDArray[np.float64]
@@ -312,6 +313,16 @@ def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | B
     return sums
 
 
+def totals_of(evidence: Evidence, key: SeriesKey) -> tuple[float, float] | Broken | None:
+    """n and Σy of one series over all clusters, as `sums_of` says."""
+    if isinstance(evidence.series, StoredSeries):
+        counted = evidence.series.counted(key)
+        if counted is not None:
+            return counted
+    sums = sums_of(evidence, key)
+    return (float(sums.n.sum()), float(sums.y.sum())) if isinstance(sums, Sums) else sums
+
+
 def overdue(found: Evidence) -> float:
     """The candidate's share of requests accounted while still open, beyond stable's.
 
@@ -323,13 +334,13 @@ def overdue(found: Evidence) -> float:
     shares: list[float] = []
     for arm in ("candidate", "stable"):
         errors, left = (
-            sums_of(found, SeriesKey(arm, "", metric)) for metric in ("errors", "client_disconnects")
+            totals_of(found, SeriesKey(arm, "", metric)) for metric in ("errors", "client_disconnects")
         )
-        if not isinstance(errors, Sums) or isinstance(left, Broken) or errors.n.sum() <= 0.0:
+        if errors is None or isinstance(errors, Broken) or isinstance(left, Broken) or errors[0] <= 0.0:
             return 0.0
-        ended = errors.y.sum() + (left.y.sum() if left is not None else 0.0)
+        ended = errors[1] + (left[1] if left is not None else 0.0)
         ended += sum(found.latency.get(arm, {}).values())
-        shares.append(min(1.0, max(0.0, 1.0 - float(ended / errors.n.sum()))))
+        shares.append(min(1.0, max(0.0, 1.0 - ended / errors[0])))
     return max(0.0, shares[0] - shares[1])
 
 

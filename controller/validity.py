@@ -20,7 +20,7 @@ from .coding import coding
 from .labels.coverage import labels
 from .per_policy import per_policy
 from .ratios import sample_ratio
-from .sums import Broken, sums_of
+from .sums import Broken, totals_of
 
 _UNEXTRACTED: Final = 0.01
 _FEWEST_ANSWERS: Final = 100
@@ -133,13 +133,13 @@ def extractor(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> Iterat
     answers = missed = 0.0
     for epoch in reversed(record.epochs):
         found = evidence.get(epoch.epoch)
-        sums = None if found is None else sums_of(found, SeriesKey("stable", "", "extraction"))
-        if isinstance(sums, Broken):
-            yield Validity("extractor", Outcome.ERROR, sums.reason)
+        totals = None if found is None else totals_of(found, SeriesKey("stable", "", "extraction"))
+        if isinstance(totals, Broken):
+            yield Validity("extractor", Outcome.ERROR, totals.reason)
             return
-        if sums is not None:
-            answers += float(sums.n.sum())
-            missed += float(sums.y.sum())
+        if totals is not None:
+            answers += totals[0]
+            missed += totals[1]
         if answers >= _FEWEST_ANSWERS:
             break
     if answers < _FEWEST_ANSWERS:

@@ -26,11 +26,12 @@ Guarantees every implementation gives (tests/store holds each of them to it):
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
 
+from ..errors import AccedeError, StoreError
 from .evidence import Evidence
 from .labels import LabelStore
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
@@ -134,12 +135,16 @@ class Store(RouterStore, Protocol):
         """Renew the lease of the service's route, `now` in epoch seconds; without a route, nothing."""
         ...
 
+    def renew_all(self, services: Collection[str], now: float) -> dict[str, str]:
+        """`renew` of each of these; those that could not be renewed, and why. StoreError: none was."""
+        ...
+
     def rollout(self, service: str) -> RolloutRecord | None:
         """The newest rollout of the service, open or ended."""
         ...
 
-    def newest(self, service: str) -> tuple[str, int] | None:
-        """Id and version of what `rollout` would return, without reading it."""
+    def newest_of(self, services: Collection[str]) -> dict[str, tuple[str, int] | StoreError | None]:
+        """Id and version of what `rollout` would return, or raise, for each of these, without reading it."""
         ...
 
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
@@ -148,6 +153,10 @@ class Store(RouterStore, Protocol):
 
     def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
         """The latest of every source and epoch, by epoch and source. WireError if any cannot be read."""
+        ...
+
+    def evidence_of(self, rollouts: Mapping[str, str]) -> dict[str, tuple[Evidence, ...] | AccedeError]:
+        """What `evidence` returns, or raises, for the rollout of each service. StoreError: for none."""
         ...
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from os.path import samestat
 from pathlib import Path
@@ -18,15 +18,16 @@ from threading import Lock
 from time import sleep
 from typing import Literal, TypeVar
 
-from ..errors import StoreError, WireError
+from ..errors import AccedeError, StoreError, WireError
 from .closing import CLOSED_MARK, closed_source
-from .commits import Stored, Writing, refuse_stale, writing
+from .commits import refuse_stale, writing
 from .evidence import Evidence, encode_evidence
 from .protocol import Commit, Lead, Routes
 from .reading import Decode, plainly
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
 from .sqlite_closing import close_sources
+from .sqlite_commits import stored, write
 from .sqlite_evidence import RememberedEvidence
 from .sqlite_faults import store_error
 from .sqlite_labels import SqliteLabels
@@ -35,6 +36,9 @@ from .sqlite_schema import begin_write, connect, prepare
 POLL = 0.15  # s between two readings of the routes
 WAIT = 2.5  # s for a lock of this process, and again for one of another: never a hang
 
+_RENEW = "UPDATE routes SET lease = ? WHERE service = ?"
+
+T = TypeVar("T")
 R = TypeVar("R", RolloutRecord, AuditEntry, Decision, ReplicaReport)
 
 
@@ -142,13 +146,19 @@ class SqliteStore:
         """Write all of `change` or nothing, flushed to the disk."""
         wire = writing(change)
         with self._writing("FULL") as connection:
-            refuse_stale(change, _stored(connection, change))
-            _write(connection, change, wire)
+            refuse_stale(change, stored(connection, change))
+            write(connection, change, wire)
 
     def renew(self, service: str, now: float) -> None:
         """Renew the lease of the service's route; without a route, nothing."""
         with self._writing("NORMAL") as connection:
-            connection.execute("UPDATE routes SET lease = ? WHERE service = ?", (now, service))
+            connection.execute(_RENEW, (now, service))
+
+    def renew_all(self, services: Collection[str], now: float) -> dict[str, str]:
+        """The leases of all of them, in one transaction."""
+        with self._writing("NORMAL") as connection:
+            done = self._each(services, lambda name: connection.execute(_RENEW, (now, name)))
+        return {name: str(problem) for name, problem in done.items() if isinstance(problem, StoreError)}
 
     def rollout(self, service: str) -> RolloutRecord | None:
         """The newest rollout of the service, open or ended."""
@@ -156,12 +166,11 @@ class SqliteStore:
         found = self._records(query, (service,), RolloutRecord, "rollout")
         return found[0] if found else None
 
-    def newest(self, service: str) -> tuple[str, int] | None:
-        """Id and version of what `rollout` would return, without reading it."""
+    def newest_of(self, services: Collection[str]) -> dict[str, tuple[str, int] | StoreError | None]:
+        """Id and version of what `rollout` would return for each, of one snapshot."""
         query = "SELECT id, version FROM rollouts WHERE service = ? ORDER BY number DESC LIMIT 1"
         with self._reading() as connection:
-            found: tuple[str, int] | None = connection.execute(query, (service,)).fetchone()
-        return found
+            return self._each(services, lambda name: connection.execute(query, (name,)).fetchone())
 
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first."""
@@ -172,6 +181,18 @@ class SqliteStore:
         """The latest of every source and epoch, by epoch and source; reads only what was replaced since."""
         with self._reading() as connection:
             return self._evidence.read(connection, service, rollout)
+
+    def evidence_of(self, rollouts: Mapping[str, str]) -> dict[str, tuple[Evidence, ...] | AccedeError]:
+        """The evidence of several rollouts, of one snapshot."""
+
+        def read(service: str) -> tuple[Evidence, ...] | AccedeError:
+            try:
+                return self._evidence.read(connection, service, rollouts[service])
+            except WireError as problem:
+                return problem
+
+        with self._reading() as connection:
+            return self._each(rollouts, read)
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
         """Add what these have said to the total of closed sources."""
@@ -220,6 +241,16 @@ class SqliteStore:
             except WireError as problem:
                 raise WireError(f"{what} {name}: {problem}") from problem
         return tuple(found)
+
+    def _each(self, names: Collection[str], act: Callable[[str], T]) -> dict[str, T | StoreError]:
+        """What an act within a transaction gives for each; what is damaged for one leaves the others."""
+        done: dict[str, T | StoreError] = {}
+        for name in names:
+            try:
+                done[name] = act(name)
+            except sqlite3.Error as problem:
+                done[name] = store_error(self._path, problem)
+        return done
 
     @contextmanager
     def _held(self, lock: Lock) -> Generator[None]:
@@ -282,48 +313,3 @@ class SqliteStore:
 
 def _revision(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM counters WHERE name = 'revision'").fetchone()[0])
-
-
-def _stored(connection: sqlite3.Connection, change: Commit) -> Stored:
-    newest = connection.execute(
-        "SELECT id, version, ended FROM rollouts WHERE service = ? ORDER BY number DESC LIMIT 1",
-        (change.service,),
-    ).fetchone()
-    same = None
-    if change.record is not None:
-        same = connection.execute(
-            "SELECT service, version FROM rollouts WHERE id = ?", (change.record.id,)
-        ).fetchone()
-    generation = connection.execute(
-        "SELECT generation FROM routes WHERE service = ?", (change.service,)
-    ).fetchone()
-    return Stored(
-        newest=None if newest is None else newest[0],
-        newest_version=0 if newest is None else newest[1],
-        open=newest is not None and not newest[2],
-        owner=None if same is None else same[0],
-        version=0 if same is None else same[1],
-        generation=0 if generation is None else generation[0],
-    )
-
-
-def _write(connection: sqlite3.Connection, change: Commit, wire: Writing) -> None:
-    if change.record is not None:
-        connection.execute(
-            "INSERT INTO rollouts (id, service, version, ended, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id)"
-            " DO UPDATE SET version = excluded.version, ended = excluded.ended, body = excluded.body",
-            (change.record.id, change.service, change.record.version, change.record.phase.ended, wire.record),
-        )
-    if change.route is not None:
-        connection.execute(
-            "INSERT INTO routes (service, generation, body) VALUES (?, ?, ?) ON CONFLICT (service)"
-            " DO UPDATE SET generation = excluded.generation, body = excluded.body",
-            (change.service, change.route.generation, wire.route),
-        )
-        connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'revision'")
-    connection.executemany(
-        "INSERT INTO audit (service, body) VALUES (?, ?)", [(change.service, entry) for entry in wire.audit]
-    )
-    if change.decision is not None:
-        row = (change.decision.rollout, change.decision.number, wire.decision)
-        connection.execute("INSERT INTO decisions VALUES (?, ?, ?)", row)

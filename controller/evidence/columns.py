@@ -1,7 +1,7 @@
 """The series of one stored record of evidence: a few arrays, unpacked where somebody asks.
 
-A controller reads the same evidence many times a second, and hardly ever all of it. Columns stay in the form
-in which they were packed (store.columns), those of one form and length together in one table.
+A controller reads the same evidence many times a second, and hardly ever all of it. Series that are alike lie
+together in a block, whole counts in as few bytes as they need.
 """
 
 from __future__ import annotations
@@ -9,26 +9,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...store.columns import SAME
 from ...store.evidence import Series, SeriesKey
+
+if TYPE_CHECKING:
+    from .form import Form
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-_SAME: Final = SAME[0]
-_KINDS: Final = ("u1", "<u2", "<u4", "<f8")
-_DTYPES: Final = {
-    ord(form): np.dtype(kind) for form, kind in zip("BHId", ("u1", "<u2", "<u4", "<f8"), strict=True)
-}
-_SIZES: Final = np.zeros(256, dtype=np.intp)
-for _form, _kind in _DTYPES.items():
-    _SIZES[_form] = _kind.itemsize
-_WIDEST_COUNT: Final = 2.0**32
+_WHOLE: Final = tuple(np.dtype(kind) for kind in ("u1", "u2", "u4"))
+_AMOUNTS: Final = np.dtype("f8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,112 +39,149 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """n, Σy and Σy² of S series. `clusters`: (S,); `table` and `row`: where each column lies, (S, 3).
+class Layout:
+    """Where S series lie. All arrays are (S,).
 
-    Σy² that lies where Σy lies is the same.
+    `clusters`: of each. `block` and `row`: its place. `same`: Σy² is Σy. `dtypes` and `shapes` of the blocks:
+    (series, 2 or 3, clusters). Integers are n and Σy of counts, where 0 <= Σy <= n and Σy² is the same;
+    doubles are n, Σy and Σy².
     """
 
     clusters: NDArray[np.int16]
-    table: NDArray[np.int16]
+    block: NDArray[np.int16]
     row: NDArray[np.int32]
-    tables: tuple[NDArray[Any], ...]
+    same: NDArray[np.bool_]
+    dtypes: tuple[np.dtype[Any], ...]
+    shapes: tuple[tuple[int, int, int], ...]
 
     @classmethod
-    def packed(cls, clusters: Sequence[int], columns: Sequence[bytes]) -> Columns:
-        """Of three packed columns a series. Raises ValueError where one is malformed, without a name."""
-        count = len(columns)
-        data = np.frombuffer(b"".join(columns), dtype=np.uint8)
-        lengths = np.fromiter(map(len, columns), dtype=np.intp, count=count)
-        width = np.repeat(np.fromiter(clusters, dtype=np.intp, count=count // 3), 3)
-        if not lengths.all():
-            raise ValueError("a column is empty")
-        starts = np.cumsum(lengths) - lengths
-        form = data[starts] if count else np.zeros(0, dtype=np.uint8)
-        size = _SIZES[form]
-        same = form == _SAME
-        same[0::3] = same[1::3] = False
-        if ((lengths != 1 + size * width) | ((size == 0) & ~same)).any():
-            raise ValueError("a column has another form or length")
-        kind = np.where(same, -1, form.astype(np.intp) << 8 | width)  # a width is at most 128
-        tables: list[NDArray[Any]] = []
-        table, row = np.zeros(count, dtype=np.int16), np.zeros(count, dtype=np.int32)
-        for one in np.unique(kind[kind >= 0]):
-            which = np.flatnonzero(kind == one)
-            taken = data[(starts[which] + 1)[:, None] + np.arange((one & 255) * _SIZES[one >> 8])]
-            table[which], row[which] = len(tables), np.arange(which.size)
-            tables.append(taken.view(_DTYPES[int(one) >> 8]))
-        at = np.flatnonzero(same)
-        table[at], row[at] = table[at - 1], row[at - 1]
-        return cls(width[::3].astype(np.int16), table.reshape(-1, 3), row.reshape(-1, 3), tuple(tables))
+    def of(cls, clusters: NDArray[np.int16], counted: NDArray[np.intp], same: NDArray[np.bool_]) -> Layout:
+        """`counted`: bytes of the larger of n and Σy where both are whole, and Σy² is Σy; 0 for other sums.
+
+        What has one cluster is no larger as a double, and one block is read faster than several.
+        """
+        size = np.where(clusters > 1, counted, 0)
+        kind = clusters.astype(np.intp) << 4 | size
+        kinds, block = np.unique(kind, return_inverse=True)
+        row = np.zeros(clusters.size, dtype=np.int32)
+        shapes: list[tuple[int, int, int]] = []
+        for number, one in enumerate(kinds):
+            which = np.flatnonzero(block == number)
+            row[which] = np.arange(which.size)
+            shapes.append((which.size, 2 if one & 15 else 3, int(one) >> 4))
+        dtypes = tuple(_dtype(int(one) & 15) for one in kinds)
+        return cls(clusters, block.astype(np.int16), row, same, dtypes, tuple(shapes))
+
+    def places(self, block: int) -> Places:
+        """The series of a block, by their rows."""
+        return np.flatnonzero(self.block == block)
+
+
+def _dtype(size: int) -> np.dtype[Any]:
+    return next((one for one in _WHOLE if one.itemsize == size), _AMOUNTS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Sums of S series in their blocks."""
+
+    layout: Layout
+    blocks: tuple[NDArray[Any], ...]
 
     @classmethod
     def of(cls, clusters: NDArray[np.int16], sums: dict[int, Floats]) -> Columns:
         """Of sums by number of clusters, each (S of that number, 3, clusters)."""
-        count = clusters.size
-        table, row = np.zeros((count, 3), dtype=np.int16), np.zeros((count, 3), dtype=np.int32)
-        tables: list[NDArray[Any]] = []
+        counted, same = np.zeros(clusters.size, dtype=np.intp), np.zeros(clusters.size, dtype=bool)
         for width, values in sums.items():
             which = np.flatnonzero(clusters == width)
-            counts = ((values >= 0.0) & (values < _WIDEST_COUNT) & (values == np.floor(values))).all(axis=2)
-            same = (values[:, 1] == values[:, 2]).all(axis=1)
-            for k in range(3):
-                here, row_of = np.zeros(which.size, np.int16), np.zeros(which.size, np.int32)
-                for whole, dtype in ((True, np.dtype("<u4")), (False, np.dtype("<f8"))):
-                    chosen = np.flatnonzero((counts[:, k] == whole) & ~(same & (k > 1)))
-                    here[chosen], row_of[chosen] = len(tables), np.arange(chosen.size)
-                    tables.append(values[chosen, k].astype(dtype))
-                table[which, k], row[which, k] = here, row_of
-            alike = which[same]
-            table[alike, 2], row[alike, 2] = table[alike, 1], row[alike, 1]
-        return cls(clusters, table, row, tuple(tables))
+            n, y, square = values[:, 0], values[:, 1], values[:, 2]
+            same[which] = (y == square).all(axis=1)
+            whole = same[which] & ((y >= 0.0) & (y <= n) & (y == np.floor(y)) & (n == np.floor(n))).all(
+                axis=1
+            )
+            most = n.max(axis=1)
+            for dtype in reversed(_WHOLE):
+                counted[which[whole & (most <= np.iinfo(dtype).max)]] = dtype.itemsize
+        layout = Layout.of(clusters, counted, same)
+        blocks: list[NDArray[Any]] = []
+        for number, (_, kinds, width) in enumerate(layout.shapes):
+            which = np.flatnonzero(clusters == width)
+            mine = sums[width][np.searchsorted(which, layout.places(number)), :kinds]
+            blocks.append(mine.astype(layout.dtypes[number]))
+        return cls(layout, tuple(blocks))
 
     @property
-    def same(self) -> NDArray[np.bool_]:
-        """Series whose Σy² is their Σy, (S,)."""
-        return np.asarray((self.table[:, 1] == self.table[:, 2]) & (self.row[:, 1] == self.row[:, 2]))
+    def possible(self) -> bool:
+        """Whether all are sums of y in [-1, 1]. NaN is none."""
+        return all(map(_possible, self.blocks))
 
-    def floats(self, places: Places, width: int, kinds: int = 3) -> Floats:
-        """The first `kinds` of n, Σy and Σy² of series that all have `width` clusters: (P, kinds, width)."""
-        values = np.empty((places.size, kinds, width))
-        table, row = self.table[places, :kinds], self.row[places, :kinds]
-        for number in np.unique(table):
-            where = table == number
-            values[where] = self.tables[int(number)][row[where]]
+    def floats(self, places: Places, width: int) -> Floats:
+        """n, Σy and Σy² of series that all have `width` clusters: (P, 3, width)."""
+        values = np.empty((places.size, 3, width))
+        block, row = self.layout.block[places], self.layout.row[places]
+        for number in np.unique(block):
+            where = np.flatnonzero(block == number)
+            found = self.blocks[int(number)]
+            values[where, : found.shape[1]] = found[row[where]]
+            values[where, 2] = values[where, found.shape[1] - 1]
         return values
-
-    def by_width(self) -> Iterator[tuple[int, Places]]:
-        """Each number of clusters that occurs, with the places of its series."""
-        for width in np.unique(self.clusters):
-            yield int(width), np.flatnonzero(self.clusters == width)
 
     def series(self, place: int) -> Series:
         """One series, unpacked."""
-        table = [int(number) for number in self.table[place]]
-        row = [int(number) for number in self.row[place]]
-        n, total = (_unpacked(self.tables[table[k]], row[k]) for k in (0, 1))
-        if (table[1], row[1]) == (table[2], row[2]):
-            return Series(n, total, total)
-        return Series(n, total, _unpacked(self.tables[table[2]], row[2]))
+        found = self.blocks[int(self.layout.block[place])][int(self.layout.row[place])]
+        n, total = _unpacked(found[0]), _unpacked(found[1])
+        return Series(n, total, total if self.layout.same[place] else _unpacked(found[2]))
 
 
-def _unpacked(table: NDArray[Any], row: int) -> array[float]:
-    column: Floats = np.asarray(table[row], dtype=np.float64)
-    return array("d", column.tobytes())
+# Sums of y in [-1, 1] stay within n but for the rounding of whoever scaled y.
+_ROUNDING: Final = 1e-6
+
+
+def _possible(block: NDArray[Any]) -> bool:
+    if block.dtype != _AMOUNTS:
+        return bool((block[:, 1] <= block[:, 0]).all())
+    n, y, square = block[:, 0], block[:, 1], block[:, 2]
+    most = n + _ROUNDING
+    return bool(
+        n.min() >= 0.0
+        and n.max() < np.inf
+        and square.min() >= 0.0
+        and (np.abs(y) <= most).all()
+        and (square <= most).all()
+    )
+
+
+def _unpacked(column: NDArray[Any]) -> array[float]:
+    return array("d", column.astype(np.float64).tobytes())
 
 
 class StoredSeries(MutableMapping[SeriesKey, Series]):
-    """A mapping of series that unpacks each where it is asked for; written to, it becomes a dict."""
+    """A mapping of series that unpacks each where it is asked for; written to, it becomes a dict.
 
-    def __init__(self, keys: Keys, columns: Columns) -> None:
+    `forms`: how their body may lie in bytes, the likeliest first.
+    """
+
+    def __init__(self, keys: Keys, columns: Columns, forms: tuple[Form, ...] = ()) -> None:
         self._keys = keys
         self._columns = columns
         self._written: dict[SeriesKey, Series] | None = None
+        self.forms = forms
 
     @property
     def packed(self) -> tuple[Keys, Columns] | None:
         """What it holds; None once it was written to."""
         return (self._keys, self._columns) if self._written is None else None
+
+    def counted(self, key: SeriesKey) -> tuple[float, float] | None:
+        """n and Σy over all clusters of a series of whole counts; None where it is none, or nothing."""
+        place = None if self._written is not None else self._keys.place.get(key)
+        if place is None:
+            return None
+        block = self._columns.blocks[self._columns.layout.block[place]]
+        if block.dtype == _AMOUNTS:
+            return None
+        n, y = block[self._columns.layout.row[place]].sum(axis=1, dtype=np.int64)
+        return float(n), float(y)
 
     def __getitem__(self, key: SeriesKey) -> Series:
         if self._written is not None:
@@ -177,14 +209,20 @@ class StoredSeries(MutableMapping[SeriesKey, Series]):
         return self._written
 
 
-def added(one: StoredSeries, other: StoredSeries) -> StoredSeries | None:
-    """The sums of two records that keep the same series; None where they do not."""
-    if one.packed is None or other.packed is None:
+def added(parts: Sequence[StoredSeries]) -> StoredSeries | None:
+    """The sums of records that keep the same series, at least one; None where they do not."""
+    packed = [part.packed for part in parts]
+    first = packed[0]
+    if first is None:
         return None
-    (keys, mine), (others, theirs) = one.packed, other.packed
-    if (keys is not others and keys.keys != others.keys) or (mine.clusters != theirs.clusters).any():
-        return None
-    sums = {
-        width: mine.floats(places, width) + theirs.floats(places, width) for width, places in mine.by_width()
-    }
-    return StoredSeries(keys, Columns.of(mine.clusters, sums))
+    keys, clusters = first[0], first[1].layout.clusters
+    sums: dict[int, Floats] = {}
+    for one in packed:
+        if one is None or (one[0] is not keys and one[0].keys != keys.keys):
+            return None
+        if (one[1].layout.clusters != clusters).any():
+            return None
+        for width in np.unique(clusters):
+            more = one[1].floats(np.flatnonzero(clusters == width), int(width))
+            sums[int(width)] = sums[int(width)] + more if int(width) in sums else more
+    return StoredSeries(keys, Columns.of(clusters, sums))

@@ -51,13 +51,10 @@ def _by_epoch(parts: Sequence[Evidence]) -> dict[int, list[Evidence]]:
 
 def _sum(parts: Sequence[Evidence]) -> Evidence:
     """Of one epoch, at least one part. Series that all sources keep alike are added as arrays."""
-    first = parts[0].series
-    if not isinstance(first, StoredSeries):
-        return _plain(parts)
-    total: StoredSeries | None = first
-    for part in parts[1:]:
-        more = part.series
-        total = added(total, more) if total is not None and isinstance(more, StoredSeries) else None
+    series = [part.series for part in parts if isinstance(part.series, StoredSeries)]
+    total = series[0] if len(parts) == len(series) == 1 else None
+    if len(parts) == len(series) > 1:
+        total = added(series)
     if total is None:
         return _plain(parts)
     heads = _plain([msgspec.structs.replace(part, series={}) for part in parts])

@@ -122,30 +122,18 @@ def stacked(parts: Sequence[Gathered]) -> Gathered:
 
 def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:
     """The sums of `rows` in one epoch."""
-    sums = np.zeros((len(rows), 2, 2 if counts else 3, clusters))
-    if isinstance(evidence.series, StoredSeries) and evidence.series.packed is not None:
-        here, wrong = _stored(sums, rows, evidence.series, counts=counts)
-    else:
-        here, wrong = _plain(sums, rows, evidence, counts=counts)
+    kinds = 2 if counts else 3
+    packed = evidence.series.packed if isinstance(evidence.series, StoredSeries) else None
+    if packed is not None:
+        fill = rows.fill(packed[0], packed[1].layout, clusters, counts=counts)
+        sums = fill.take(packed[1], kinds, clusters)
+        odd = fill.wrong if fill.counts else fill.wrong | ~(_counted(sums) if counts else _possible(sums))
+        return EpochSums(sums, sums.sum(axis=3), fill.here, odd)
+    sums = np.zeros((len(rows), 2, kinds, clusters))
+    here, wrong = _plain(sums, rows, evidence, counts=counts)
     fine = _counted(sums) if counts else _possible(sums)
     present, odd = np.asarray(here.any(axis=1)), np.asarray(wrong.any(axis=1) | ~fine)
     return EpochSums(sums, sums.sum(axis=3), present, odd)
-
-
-def _stored(into: Floats, rows: Rows, series: StoredSeries, *, counts: bool) -> tuple[Bools, Bools]:
-    """Fill in stored series without unpacking them one by one: which are there, which are wrong, (R, 2)."""
-    assert series.packed is not None  # noqa: S101 (asked before)
-    keys, columns = series.packed
-    places = rows.places(keys)
-    there = places >= 0
-    known = places[there]
-    fits = columns.clusters[known] == into.shape[3]
-    if counts:
-        fits &= columns.same[known]
-    here, wrong = np.zeros((2, *places.shape), dtype=bool)
-    here[there], wrong[there] = fits, ~fits
-    into[here] = columns.floats(known[fits], into.shape[3], into.shape[2])
-    return here, wrong
 
 
 def _plain(into: Floats, rows: Rows, evidence: Evidence, *, counts: bool) -> tuple[Bools, Bools]:

@@ -21,6 +21,7 @@ from ..comparison import may_lack
 from ..lacking import told
 from ..reading import Levels
 from .rows import Row, Rows
+from .silence import GateCells, Silence
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -62,19 +63,9 @@ class Tests:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GateCells:
-    """A gate in one place: its position in the policy, its `cells`, those of them that are `deciding`."""
-
-    index: int
-    place: Place
-    cells: Indices
-    deciding: Indices
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """`gates`: in the policy's order. `first`, `second`: a cell's tests in
-    `tests` laid end to end, -1 where it has none. `steps`: the canary steps.
+    """`gates`: in the policy's order; `silence`: their verdicts without a word. `first`, `second`: a cell's
+    tests in `tests` laid end to end, -1 where it has none. `steps`: the canary steps.
     `missing`: the series of values that answers lack, `missing_at`: where a cell's are in it, -1 for nowhere;
     `untold`: cells of which answers lack nothing.
     """
@@ -85,6 +76,7 @@ class Program:
     cells: tuple[Cell, ...]
     limits: tuple[tuple[Limit, ...], ...]
     gates: tuple[GateCells, ...]
+    silence: Silence
     tests: tuple[Tests, ...]
     first: Indices
     second: Indices
@@ -138,10 +130,11 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
         else:
             second[position] = number
     missing, missing_at = _missing(cells)
+    its_gates = [_gate(index, place, positions, cells) for (index, place), positions in gates.items()]
     return Program(
         policy, constants, levels, cells, limits,
-        tuple(_gate(index, place, positions, cells) for (index, place), positions in gates.items()),
-        tests, first, second, np.array([cell.weight for cell in cells]),
+        tuple(its_gates), Silence(policy, its_gates), tests, first, second,
+        np.array([cell.weight for cell in cells]),
         tuple(k for k, step in enumerate(policy.steps) if step.place == "canary"),
         missing, missing_at, np.array([not told(cell.series) for cell in cells]),
     )  # fmt: skip

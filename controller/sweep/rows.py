@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...store.evidence import Evidence, SeriesKey
 from ...store.rollouts import EpochRecord
-from ..evidence.columns import Keys
+from ..evidence.columns import Columns, Keys, Layout
 
 if TYPE_CHECKING:
     from ..stats.arrays import Deviations
@@ -28,13 +28,38 @@ class Row:
     stable: SeriesKey
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fill:
+    """How the sums of R rows come from records of one layout.
+
+    `here`: one of the two series has the sums that are asked for, `wrong`: one is of another kind, (R,).
+    `counts`: all that are here are whole counts. `moves`: a block, its rows, and where they go among (2 R).
+    """
+
+    here: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+    counts: bool
+    moves: tuple[tuple[int, NDArray[np.intp], NDArray[np.intp]], ...]
+
+    def take(self, columns: Columns, kinds: int, clusters: int) -> NDArray[np.float64]:
+        """The first `kinds` of n, Σy and Σy², (R, 2, kinds, clusters); 0 where nothing is."""
+        sums = np.zeros((2 * self.here.size, kinds, clusters))
+        for block, rows, to in self.moves:
+            found = columns.blocks[block][rows]
+            had = found.shape[1]
+            sums[to, :had] = found[:, :kinds]
+            if had < kinds:
+                sums[to, had:] = found[:, had - 1 :]
+        return sums.reshape(self.here.size, 2, kinds, clusters)
+
+
 class Rows:
     """R rows, and what follows from them alone, worked out once."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = tuple(rows)
         self.of_errors = np.array([row.candidate.metric == "errors" for row in self.rows], dtype=bool)
-        self._places: dict[Keys, NDArray[np.intp]] = {}
+        self._fills: dict[Layout, Fill] = {}
         # Of an epoch, or of two, with what they were made from.
         self.sums: dict[int, tuple[Evidence, EpochSums]] = {}
         self.overdue: dict[int, tuple[Evidence, float]] = {}
@@ -47,17 +72,33 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def places(self, keys: Keys) -> NDArray[np.intp]:
-        """Where the series of the candidate and of stable lie, -1 for nowhere, (R, 2)."""
-        known = self._places.get(keys)
+    def fill(self, keys: Keys, layout: Layout, clusters: int, *, counts: bool) -> Fill:
+        """How to fill in records of these keys and this layout; asked with the same last two every time."""
+        known = self._fills.get(layout)
         if known is None:
-            where = keys.place
-            found = [where.get(key, -1) for row in self.rows for key in (row.candidate, row.stable)]
-            known = np.array(found, dtype=np.intp).reshape(-1, 2)
-            while len(self._places) >= _REMEMBERED:
-                del self._places[next(iter(self._places))]
-            self._places[keys] = known
+            known = self._fill(keys, layout, clusters, counts=counts)
+            while len(self._fills) >= _REMEMBERED:
+                del self._fills[next(iter(self._fills))]
+            self._fills[layout] = known
         return known
+
+    def _fill(self, keys: Keys, layout: Layout, clusters: int, *, counts: bool) -> Fill:
+        found = [keys.place.get(key, -1) for row in self.rows for key in (row.candidate, row.stable)]
+        places = np.array(found, dtype=np.intp)
+        there = np.flatnonzero(places >= 0)
+        known = places[there]
+        fits = layout.clusters[known] == clusters
+        if counts:
+            fits &= layout.same[known]
+        to, known = there[fits], known[fits]
+        here, wrong = np.zeros((2, len(self.rows), 2), dtype=bool)
+        here.ravel()[to] = True
+        wrong.ravel()[there[~fits]] = True
+        block, row = layout.block[known], layout.row[known].astype(np.intp)
+        numbers = [int(number) for number in np.unique(block)]
+        counted = all(layout.dtypes[number].kind == "u" for number in numbers)
+        moves = tuple((number, row[block == number], to[block == number]) for number in numbers)
+        return Fill(np.asarray(here.any(axis=1)), np.asarray(wrong.any(axis=1)), counted, moves)
 
     def centres(self, epochs: tuple[EpochRecord, ...], fixed: dict[str, float]) -> NDArray[np.float64]:
         """m of every row in every one of `epochs`, (R, E); `fixed`: those of the rollout."""

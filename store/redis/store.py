@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from ...errors import StoreError
+from ...errors import AccedeError, StoreError
 from ..evidence import Evidence
 from ..protocol import Commit, Lead, Routes
 from ..rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
 from .address import Address
 from .commits import Commits
 from .connection import Connection
+from .each import each
 from .evidence import EvidenceStore
 from .identity import Identity
 from .labels import RedisLabels
@@ -94,13 +95,18 @@ class RedisStore:
         """Renew the lease of the service's route; without a route, nothing."""
         self._connection.run(RENEW, (self._connection.keys.of(service, "head"),), (repr(now),), writes=True)
 
+    def renew_all(self, services: Collection[str], now: float) -> dict[str, str]:
+        """Renew the leases of all of them."""
+        done = each(services, lambda service: self.renew(service, now), StoreError)
+        return {name: str(problem) for name, problem in done.items() if problem is not None}
+
     def rollout(self, service: str) -> RolloutRecord | None:
         """The newest rollout of the service, open or ended."""
         return self._records.rollout(service)
 
-    def newest(self, service: str) -> tuple[str, int] | None:
-        """Id and version of what `rollout` would return, without reading it."""
-        return self._records.newest(service)
+    def newest_of(self, services: Collection[str]) -> dict[str, tuple[str, int] | StoreError | None]:
+        """Id and version of what `rollout` would return for each."""
+        return each(services, self._records.newest, StoreError)
 
     def rollouts(self, service: str | None = None) -> tuple[RolloutRecord, ...]:
         """All rollouts, oldest first."""
@@ -109,6 +115,10 @@ class RedisStore:
     def evidence(self, service: str, rollout: str) -> tuple[Evidence, ...]:
         """The latest of every source and epoch, by epoch and source."""
         return self._evidence.read(service, rollout)
+
+    def evidence_of(self, rollouts: Mapping[str, str]) -> dict[str, tuple[Evidence, ...] | AccedeError]:
+        """The evidence of several rollouts."""
+        return each(rollouts, lambda service: self._evidence.read(service, rollouts[service]), AccedeError)
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
         """Add what these have said to the total of closed sources."""

@@ -493,7 +493,7 @@ def test_a_look_that_is_not_stored_is_a_glance_until_something_is_due(house: Hou
         silent = tuple(msgspec.structs.replace(verdict, reason="") for verdict in found.verdicts)
         return msgspec.structs.replace(found, at=seen[-1], verdicts=silent)
 
-    house.loop._engine = replace(house.script.engine, glance=glance)
+    house.loop.reconciler.engine = replace(house.script.engine, glance=glance)
     house.acts.start("fraud", "43", "anna")
     house.traffic()
     house.rounds(2)

@@ -16,8 +16,9 @@ from accede.controller.evidence.decoding import decode_evidence
 from accede.controller.evidence.merging import merged
 from accede.controller.files import ServiceFiles
 from accede.controller.looking import policy_of, statistics
-from accede.controller.loop import AT_ONCE, Loop
+from accede.controller.loop import Loop
 from accede.controller.records import Records
+from accede.controller.rounds import AT_ONCE
 from accede.controller.routing import idle_route, rollout_route
 from accede.policies.canonical import canonical, policy_hash
 from accede.policies.load import parse_policy, parse_service
@@ -181,8 +182,8 @@ def test_what_is_broken_for_one_is_broken_for_one(fleet: Fleet, monkeypatch: pyt
     def failing(_looks: Any) -> None:
         raise RuntimeError
 
-    engine = fleet.loop._engine
-    monkeypatch.setattr(fleet.loop, "_engine", replace(engine, prepare=failing))
+    reconciler = fleet.loop.reconciler
+    monkeypatch.setattr(reconciler, "engine", replace(reconciler.engine, prepare=failing))
     fleet.publish(bad, 51.0)
     for _ in range(3):
         fleet.tick()
@@ -192,12 +193,15 @@ def test_what_is_broken_for_one_is_broken_for_one(fleet: Fleet, monkeypatch: pyt
 
 def test_a_record_that_somebody_wrote_is_read_anew(fleet: Fleet) -> None:
     records, name = Records(fleet.store), fleet.names[0]
+    records.look([name])
     first = records.newest(name)
     assert first is not None
     assert records.newest(name) is first
     full = fleet.record(name)
     changed = msgspec.structs.replace(full, version=2, reason="by hand")
     fleet.routers.commit(Commit(name, changed, 1, None, 2))
+    assert records.newest(name) is first
+    records.look([name, "nobody"])
     later = records.newest(name)
     assert later is not None
     assert (later.version, later.reason, later.analysis) == (2, "by hand", None)

@@ -36,7 +36,8 @@ def test_a_commit_writes_record_route_audit_and_decision_together(
     for handle in (store, backend.open()):
         assert handle.rollout("fraud") == change.record
         assert change.record is not None
-        assert handle.newest("fraud") == (change.record.id, change.record.version)
+        newest = {"fraud": (change.record.id, change.record.version), "nobody": None}
+        assert handle.newest_of(["fraud", "nobody"]) == newest
         assert handle.routes().routes == (change.route,)
         assert handle.audit() == change.audit
         assert handle.decisions("r1") == (change.decision,)
@@ -44,7 +45,8 @@ def test_a_commit_writes_record_route_audit_and_decision_together(
 
 def test_an_empty_store_has_nothing(store: Store) -> None:
     assert store.rollout("fraud") is None
-    assert store.newest("fraud") is None
+    assert store.newest_of(["fraud"]) == {"fraud": None}
+    assert store.evidence_of({"fraud": "r1"}) == {"fraud": ()}
     assert contents(store)[1:] == ((), (), (), 0)
     assert store.evidence("fraud", "r1") == ()
     assert store.reports() == ()
@@ -222,6 +224,11 @@ def test_broken_evidence_is_an_error_that_names_service_and_source(
     with pytest.raises(WireError, match=r"'fraud'.* 'a/1'"):
         store.evidence("fraud", "r1")
     assert store.evidence("credit", "r1") == ()
+    sound = records.evidence("a/1", service="credit")
+    store.publish_evidence(sound)
+    found = store.evidence_of({"fraud": "r1", "credit": "r1"})
+    assert isinstance(found["fraud"], WireError)
+    assert found["credit"] == (sound,)
 
 
 @pytest.mark.parametrize("kind", ["rollouts", "audit", "decisions", "reports"])
@@ -271,6 +278,9 @@ def test_a_lease_is_seen_by_every_handle_and_outlives_a_commit(
     store.renew("fraud", 5.0)
     store.commit(records.commit(version=2))
     assert reader.routes().leases == {"fraud": 5.0}
+    store.commit(records.commit("credit", rollout="r2"))
+    assert store.renew_all(["credit", "fraud", "nobody"], 6.0) == {}
+    assert reader.routes().leases == {"credit": 6.0, "fraud": 6.0}
 
 
 # 6: threads, closing

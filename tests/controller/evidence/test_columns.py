@@ -68,14 +68,14 @@ def test_two_sources_add_up_as_series_by_series(
     one: dict[SeriesKey, Series], other: dict[SeriesKey, Series]
 ) -> None:
     alike = {key: Series(list(s.n), [0.0] * len(s.n), [0.0] * len(s.n)) for key, s in one.items()}
-    total = added(stored(one), stored(alike))
+    total = added([stored(one), stored(alike)])
     assert total is not None
     for key, series in total.items():
         assert list(series.n) == [2.0 * n for n in one[key].n]
         assert list(series.sum) == list(one[key].sum)
         assert list(series.square) == list(one[key].square)
     if sorted(one) != sorted(other):
-        assert added(stored(one), stored(other)) is None
+        assert added([stored(one), stored(other)]) is None
 
 
 def test_what_is_written_to_is_a_dict_from_then_on() -> None:
@@ -85,7 +85,7 @@ def test_what_is_written_to_is_a_dict_from_then_on() -> None:
     del found[other]
     assert found.packed is None
     assert dict(found) == {key: Series([3.0], [1.0], [1.0])}
-    assert added(found, stored({})) is None
+    assert added([found, stored({})]) is None
 
 
 def test_keys_are_shared_with_a_record_that_has_the_same() -> None:
