@@ -3,9 +3,9 @@
 The file is read twice: once to check every row and to remember where it begins, then row by row in the order
 of the check. What is kept in memory are three whole numbers a row, never the rows.
 
-A line of JSON Lines is the body of a request. One that has `request`, and beside it nothing but `id`, `unit`
-and `label`, holds the body there: {"id": "17", "unit": "user-4", "label": 1, "request": {…}}. In a CSV the
-columns of these are named by flags.
+A line of JSON Lines is the body of a request. One that has `request`, and beside it nothing but `id`, `unit`,
+`label` and `groups`, holds the body there: {"id": "17", "unit": "user-4", "label": 1, "request": {…}}. In a
+CSV the columns of these are named by flags.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ import xxhash
 from ...errors import AccedeError, FileError, Problem, UsageError
 from .bodies import body_of
 from .problems import Problems
-from .truth import Label, Sent, Truth
+from .truth import UNKNOWN, Label, Sent, Truth
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".csv")
-_ENVELOPE: Final = frozenset({"request", "id", "unit", "label"})
+_ENVELOPE: Final = frozenset({"request", "id", "unit", "label", "groups"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request. `line`: where it stands in the file, from 1. `label`: see truth.Truth; () without one."""
+    """One request. `line`: where it stands in the file, from 1."""
 
     line: int
     body: bytes
     id: str = ""
     unit: str = ""
-    label: Label = ()
+    label: Label = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a CSV that are no feature; '' for none."""
+    """The columns of a CSV that are no feature; '' for none. `groups`: (slice, column)."""
 
     id: str = ""
     unit: str = ""
     label: str = ""
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 class Dataset:
@@ -114,7 +115,7 @@ class Dataset:
                 continue
             self._starts.append(start)
             self._lines.append(line)
-            self.labelled += bool(found.label)
+            self.labelled += bool(found.label.values)
             self._units.append(xxhash.xxh64_intdigest(found.unit.encode()) | 1 if found.unit else 0)
             self._ids.append(xxhash.xxh64_intdigest(found.id.encode()) | 1 if found.id else 0)
         self._check_ids(problems)
@@ -146,6 +147,7 @@ class Dataset:
             raise FileError((Problem(str(self.path), 1, 1, "", told),))
         for flag, name in (
             ("--id", self._columns.id), ("--unit", self._columns.unit), ("--label", self._columns.label),
+            *(("--group", column) for _, column in self._columns.groups),
         ):  # fmt: skip
             if name and name not in self._header:
                 raise UsageError(
@@ -198,8 +200,14 @@ class Dataset:
         row = dict(zip(self._header, fields, strict=True))
         id_ = row.pop(self._columns.id, "")
         unit = row.pop(self._columns.unit, "")
+        told = {name: row.get(column, "") for name, column in self._columns.groups}
+        for _, column in self._columns.groups:
+            row.pop(column, None)
         try:
-            label = self._truth.read(row.pop(self._columns.label, "") or None)
+            label = self._truth.read(
+                row.pop(self._columns.label, "") or None,
+                {name: group for name, group in told.items() if group},
+            )
         except ValueError as problem:
             return str(problem)
         return Row(line, body_of(self._protocol, row), id_, unit, label)
@@ -217,7 +225,7 @@ def _json_row(line: int, text: bytes, truth: Truth) -> Row | str:
         return Row(line, text.strip())
     try:
         raw = msgspec.json.decode(text, type=_Envelope)
-        label = truth.read(raw.label)
+        label = truth.read(raw.label, raw.groups)
     except msgspec.ValidationError:
         return "has an id or a unit that is neither text nor a whole number, or a label that is no value"
     except ValueError as problem:
@@ -230,6 +238,7 @@ class _Envelope(msgspec.Struct):
     id: str | int = ""
     unit: str | int = ""
     label: Sent | list[Sent] | None = None
+    groups: dict[str, str] = {}
 
 
 def _kind(document: Any) -> str:

@@ -4,7 +4,8 @@ A file is JSON Lines, one answer a line:
 
     {"id": "17", "request": {…}, "response": {…}, "status": 200, "latency": 0.012}
 
-`request` is needed in stable's file alone; there `label` may say what was true. In place of `response`,
+`request` is needed in stable's file alone; there `label` may say what was true, and
+`groups` what only labels tell. In place of `response`,
 `ending` says why there is none: connect, timeout or truncated. An id that only stable's file has is a copy
 whose answer is missing: it lowers the coverage. `status` is 200 and `latency` unknown where left out.
 """
@@ -36,6 +37,7 @@ class _Line(msgspec.Struct):
     ending: Literal["answered", "connect", "timeout", "truncated"] = "answered"
     unit: str | int = ""
     label: Sent | list[Sent] | None = None
+    groups: dict[str, str] = {}
 
 
 class Answers:
@@ -79,7 +81,7 @@ class Answers:
         if line.ending == "answered" and not bytes(line.response):
             problems.add(number, "has neither `response` nor an `ending` that says why")
         try:
-            self.labelled += bool(self._truth.read(line.label))
+            self.labelled += bool(self._truth.read(line.label, line.groups).values)
         except ValueError as problem:
             problems.add(number, str(problem))
         if str(line.id) in self.index:
@@ -99,7 +101,7 @@ class Answers:
         body = bytes(found.response) if ending == Ending.ANSWERED else b""
         status = found.status if ending == Ending.ANSWERED else 0
         answer = Answer(ending, status, found.latency or 0.0, body, size=len(body))
-        label = self._truth.read(found.label)
+        label = self._truth.read(found.label, found.groups)
         return Row(index + 1, bytes(found.request), str(found.id), str(found.unit), label), answer
 
 

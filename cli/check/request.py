@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -46,6 +47,7 @@ class Request:
     id_column: str
     unit_column: str
     label_column: str
+    group_columns: tuple[str, ...]
     together: int
     seed: int
     timeout: float | None
@@ -95,13 +97,17 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
         request.path or call_path(service), service.limits.deadline, service.capture.response,
         _headers(request.headers),
     )  # fmt: skip
-    if request.label_column and service.outcome is None:
+    if (request.label_column or request.group_columns) and service.outcome is None:
+        flag = "--label" if request.label_column else "--group"
         raise UsageError(
-            f"--label: service {service.name!r} declares no outcome; "
+            f"{flag}: service {service.name!r} declares no outcome; "
             "write outcome: {type: binary} into its file"
         )
-    columns = Columns(request.id_column, request.unit_column, request.label_column)
-    data = Dataset(request.data, service.protocol, service.limits.body, columns, Truth(service.outcome))
+    columns = Columns(
+        request.id_column, request.unit_column, request.label_column,
+        _group_columns(request.group_columns, service),
+    )  # fmt: skip
+    data = Dataset(request.data, service.protocol, service.limits.body, columns, Truth(service))
     order = order_of(data.units, request.seed, policy.baseline.requests, request.together)
     service = _checked(service, {stable: one, candidate: other}, stable)
     taken, parts = _taken(service, policy, stable, candidate, order, labelled=data.labelled > 0)
@@ -124,10 +130,24 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
     return _outcome(request, service, policy, parts, taken, order, began, notes)
 
 
+def _group_columns(given: Sequence[str], service: ModelService) -> tuple[tuple[str, str], ...]:
+    """(slice, column) of each SLICE=COLUMN, or SLICE where the column has its name. Raises UsageError."""
+    found: dict[str, str] = {}
+    for one in given:
+        name, _, column = one.partition("=")
+        if name not in service.slices:
+            raise UsageError(
+                f"--group: service {service.name!r} has no slice {name!r}; "
+                f"it has: {', '.join(service.slices) or 'none'}"
+            )
+        found[name] = column or name
+    return tuple(found.items())
+
+
 def _recorded(request: Request, service: ModelService, policy: RolloutPolicy) -> Outcomes:
     if request.stable_answers is None or request.candidate_answers is None:
         raise UsageError("recorded answers are checked in pairs: --stable-answers and --candidate-answers")
-    files = Joined(request.stable_answers, request.candidate_answers, Truth(service.outcome))
+    files = Joined(request.stable_answers, request.candidate_answers, Truth(service))
     order = order_of(files.units(), request.seed, policy.baseline.requests, request.together)
     stable, candidate = request.stable or "stable", request.candidate or "candidate"
     version = service.versions[service.stable]

@@ -44,11 +44,12 @@ class Truths:
         )
 
     def pair(self, pair: Pair, seen: PairSeen, label: Label) -> None:
-        """Take one pair. `label`: () where nothing is known of its row."""
+        """Take one pair, and what is known of its row."""
         self._remembering.pair(pair, seen)
         for _, predictions in self._notebook.hand_out():
             for one in predictions:
-                self._rows.append(Joined(one, Known(one.request, label) if label else None, 0))
+                known = Known(one.request, label.values, label.groups) if any(label) else None
+                self._rows.append(Joined(one, known, 0))
         if len(self._rows) >= _AT_ONCE:
             self.sums()
 

@@ -59,6 +59,14 @@ def check(  # noqa: PLR0917  (typer calls it by name)
     label_column: Annotated[
         str, typer.Option("--label", help="Column of a CSV with what was true, for gates on outcomes.")
     ] = "",
+    group_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            metavar="SLICE=COLUMN",
+            help="Column of a CSV with the groups of a slice that only labels tell; repeat it.",
+        ),
+    ] = None,
     together: Annotated[
         int, typer.Option("--together", min=1, max=1024, help="Rows under way at one time.")
     ] = 8,
@@ -93,7 +101,8 @@ def check(  # noqa: PLR0917  (typer calls it by name)
 
     request = Request(
         service, policy, stable, candidate, data, stable_answers, candidate_answers, path,
-        tuple(header or ()), id_column, unit_column, label_column, together, seed, timeout, require_all,
+        tuple(header or ()), id_column, unit_column, label_column,
+        tuple(group_columns or ()), together, seed, timeout, require_all,
     )  # fmt: skip
     found: Outcomes = carried_out(request)
     emit(msgspec.to_builtins(found), output, lambda console: console.print(shown.table(found)))

@@ -108,8 +108,12 @@ def _label(service: str, kind: OutcomeType, slices: Mapping[str, Slice], sent: S
     values = tuple(value_of(kind, one) for one in given)
     if not values and not sent.groups:
         raise ValueError("has neither a value nor groups")
-    groups = tuple(f"{name}={_group(name, group, slices)}" for name, group in sorted(sent.groups.items()))
-    return Label(request_key(service, sent.request_id), values, groups)
+    return Label(request_key(service, sent.request_id), values, groups_of(sent.groups, slices))
+
+
+def groups_of(sent: Mapping[str, str], slices: Mapping[str, Slice]) -> tuple[str, ...]:
+    """Groups as they are kept, `slice=group`. Raises ValueError with what is allowed."""
+    return tuple(f"{name}={_group(name, group, slices)}" for name, group in sorted(sent.items()))
 
 
 def _group(name: str, group: str, slices: Mapping[str, Slice]) -> str:
