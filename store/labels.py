@@ -18,8 +18,9 @@ Guarantees every implementation gives (tests/store holds each of them to it):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Final, Protocol
 
 import msgspec
@@ -28,7 +29,8 @@ from ..errors import WireError
 from .evidence import Evidence
 
 KEY_BYTES: Final = 16
-MAX_PREDICTIONS: Final = 5_000_000  # of one service; about 1 GB
+MAX_PREDICTIONS: Final = 5_000_000  # of one service; about 1 GB where each has one value
+MAX_PREDICTION_BYTES: Final = 2 * 2**30  # of one service, as they are stored: batches have many values
 MAX_LABELS: Final = 5_000_000
 MOST_INSTANCES: Final = 10_000  # of one request; a batch beyond it gets no labels
 TOMBSTONES: Final = 7 * 86400.0  # seconds for which it is still known that a prediction had been there
@@ -163,6 +165,11 @@ def request_keys(service: str) -> Callable[[str], bytes]:
         return digest.digest()
 
     return key
+
+
+def fitting(sizes: Iterable[int], room: int) -> int:
+    """How many of some bodies, in order, there is room for, in bytes."""
+    return sum(1 for held in accumulate(sizes) if held <= room)
 
 
 _prediction = msgspec.msgpack.Decoder(Prediction)

@@ -11,6 +11,7 @@ from ..errors import StaleWrite
 from .evidence import LABELS, Evidence, encode_evidence
 from .labels import (
     MAX_LABELS,
+    MAX_PREDICTION_BYTES,
     MAX_PREDICTIONS,
     TOMBSTONES,
     Due,
@@ -24,6 +25,7 @@ from .labels import (
     decode_prediction,
     encode_label,
     encode_prediction,
+    fitting,
     settle,
 )
 
@@ -50,9 +52,16 @@ CREATE TABLE label_totals (
 ) WITHOUT ROWID;
 """
 
+# What a store that did not count bytes holds of them.
+COUNTED: Final = (
+    "INSERT OR REPLACE INTO label_totals"
+    " SELECT service, 'bytes', sum(length(body)) FROM predictions GROUP BY service"
+)
+
 _ROW: Final = "(?, ?, ?, ?, ?, ?, 1, 0, ?)"
 _ROWS: Final = 100  # of one statement: SQLite may have as few as 999 parameters
 
+_Stored = tuple[str, bytes, str, int, float, float, bytes]  # all but due and folded
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 Writing = Callable[[Literal["NORMAL", "FULL"]], AbstractContextManager[sqlite3.Connection]]
 
@@ -67,7 +76,9 @@ class SqliteLabels:
         *,
         most_predictions: int = MAX_PREDICTIONS,
         most_labels: int = MAX_LABELS,
+        most_bytes: int = MAX_PREDICTION_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self._reading = reading
         self._writing = writing
         self._most_predictions = most_predictions
@@ -80,13 +91,16 @@ class SqliteLabels:
             for one in predictions
         ]
         with self._writing("NORMAL") as connection:
+            left = self._most_bytes - _total(connection, service, "bytes")
             room = max(0, self._most_predictions - _total(connection, service, "stored"))
-            before = connection.total_changes
+            room = min(room, fitting((len(row[-1]) for row in rows), left))
+            new = size = 0
             for first in range(0, min(room, len(rows)), _ROWS):
-                _insert(connection, rows[first : min(first + _ROWS, room)])
-            new = connection.total_changes - before
+                count, its = _insert(connection, rows[first : min(first + _ROWS, room)])
+                new, size = new + count, size + its
             no_room = len(rows[room:])
-            _count(connection, service, {"stored": new, "predictions": new, "dropped": no_room})
+            told = {"stored": new, "bytes": size, "predictions": new, "dropped": no_room}
+            _count(connection, service, told)
         return Kept(new, no_room)
 
     def add_labels(self, service: str, labels: Sequence[Label], until: float) -> LabelCounts:
@@ -154,11 +168,15 @@ class SqliteLabels:
     def expire(self, now: float, limit: int) -> int:
         """Forget at most so many old predictions and labels of all services; how many there were."""
         with self._writing("NORMAL") as connection:
-            gone = connection.execute(
-                "SELECT service, request, rollout, kind FROM predictions"
+            freed = dict[str, int]()
+            gone: list[tuple[str, bytes, str, int]] = []
+            for service, request, rollout, kind, size in connection.execute(
+                "SELECT service, request, rollout, kind, length(body) FROM predictions"
                 " WHERE due >= 0 AND until < ? LIMIT ?",
                 (now, limit),
-            ).fetchall()
+            ).fetchall():
+                gone.append((service, request, rollout, kind))
+                freed[service] = freed.get(service, 0) + size
             connection.executemany(
                 "UPDATE predictions SET due = -1, body = x''"
                 " WHERE (service, request, rollout, kind) = (?, ?, ?, ?)",
@@ -176,6 +194,8 @@ class SqliteLabels:
                 "SELECT service, request FROM labels WHERE until < ? LIMIT ?", (now, limit)
             ).fetchall()
             connection.executemany("DELETE FROM labels WHERE service = ? AND request = ?", labels)
+            for service, size in freed.items():
+                _count(connection, service, {"bytes": -size})
             for service, *_ in buried:
                 _count(connection, service, {"stored": -1})
             for service, _ in labels:
@@ -192,15 +212,20 @@ class SqliteLabels:
         return Held(found.get("predictions", 0), found.get("dropped", 0), LabelCounts(**labels))
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[str | bytes | float, ...]]) -> None:
-    """Predictions that are not there yet.
+def _insert(connection: sqlite3.Connection, rows: Sequence[_Stored]) -> tuple[int, int]:
+    """Predictions that are not there yet: how many those are, and the bytes of their bodies.
 
     In one statement: after each, Python's lock has to be got back, for which a busy thread lets this one wait
-    5 ms, and all other writers with it.
+    5 ms, and all other writers with it. Where some had been there, which is after a failure, the bytes are
+    those of that many of them at the mean: which are new nobody says, and a savepoint would cost half as much
+    as the insertion.
     """
+    before = connection.total_changes
     places = ", ".join([_ROW] * len(rows))
     statement = f"INSERT OR IGNORE INTO predictions VALUES {places}"  # noqa: S608 (places for values only)
     connection.execute(statement, [value for row in rows for value in row])
+    new = connection.total_changes - before
+    return new, sum(len(row[-1]) for row in rows) * new // len(rows)
 
 
 def _add(

@@ -17,7 +17,7 @@ from . import sqlite_labels
 from .sqlite_faults import store_error
 
 APPLICATION = 0x41434345  # "ACCE"
-VERSION = 2  # 1: without the tables of store.sqlite_labels, which are added when it is opened
+VERSION = 3  # 1: without the tables of store.sqlite_labels, 2: where bytes of predictions are not counted
 
 # A second of publications at most stays in the log between two checkpoints: 16 MiB, in pages of 4 KiB.
 _CHECKPOINT_PAGES = 4096
@@ -146,7 +146,8 @@ def _prepare(path: Path, wait: float) -> None:
         connection.execute("BEGIN IMMEDIATE")
         if not _is_ours(connection, path):  # nobody was first
             made = connection.execute("PRAGMA user_version").fetchone()[0]
-            for statement in (sqlite_labels.TABLES if made else _TABLES + sqlite_labels.TABLES).split(";"):
+            lacking = "" if made > 1 else sqlite_labels.TABLES if made else _TABLES + sqlite_labels.TABLES
+            for statement in (*lacking.split(";"), sqlite_labels.COUNTED):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -156,7 +157,7 @@ def _prepare(path: Path, wait: float) -> None:
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """True for a store of this version, False for an empty file or one of version 1, which lacks tables.
+    """True for a store of this version, False for an empty file or one of an older version.
 
     Raises StoreError for anything else.
     """
@@ -164,7 +165,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION and version == VERSION:
         return True
-    if application == APPLICATION and version == 1:
+    if application == APPLICATION and version in {1, 2}:
         return False
     if application == APPLICATION:
         made_by = "a newer version" if version > VERSION else "another version"

@@ -26,15 +26,17 @@ local function keep(key, request, found)
 end
 """
 
-# KEYS: pred, kept, totals, beginning of due. ARGV: most, rollout, then request, kind, at, until, body
-# of each. Answers how many are new, and how many found no room.
+# KEYS: pred, kept, totals, beginning of due. ARGV: most, most bytes, rollout, then request, kind, at, until,
+# body of each. Answers how many are new, and how many found no room.
 PREDICTIONS: Final = Script(
     _SHARED
     + """
 local room = math.max(0, tonumber(ARGV[1]) - tonumber(redis.call('HGET', KEYS[3], 'stored') or '0'))
-local rollout, new, dropped = ARGV[2], 0, 0
-for i = 3, #ARGV, 5 do
-  if (i - 3) / 5 >= room then dropped = dropped + 1
+local left = tonumber(ARGV[2]) - tonumber(redis.call('HGET', KEYS[3], 'bytes') or '0')
+local rollout, new, dropped, bytes = ARGV[3], 0, 0, 0
+for i = 4, #ARGV, 5 do
+  left = left - #ARGV[i + 4]
+  if (i - 4) / 5 >= room or left < 0 then dropped, left = dropped + 1, -1
   else
     local request, kind = ARGV[i], ARGV[i + 1]
     local found, known = entries(KEYS[1], request), false
@@ -44,11 +46,12 @@ for i = 3, #ARGV, 5 do
       keep(KEYS[1], request, found)
       redis.call('ZADD', KEYS[2], ARGV[i + 3], request .. kind .. rollout)
       redis.call('ZADD', KEYS[4] .. rollout, ARGV[i + 2], request .. kind)
-      new = new + 1
+      new, bytes = new + 1, bytes + #ARGV[i + 4]
     end
   end
 end
 redis.call('HINCRBY', KEYS[3], 'stored', new)
+redis.call('HINCRBY', KEYS[3], 'bytes', bytes)
 redis.call('HINCRBY', KEYS[3], 'predictions', new)
 redis.call('HINCRBY', KEYS[3], 'dropped', dropped)
 return {new, dropped}
@@ -166,12 +169,12 @@ end
 local function each(member)
   return string.sub(member, 1, 16), string.sub(member, 17, 17), string.sub(member, 18)
 end
-local forgotten = old(KEYS[2], ARGV[1])
+local forgotten, bytes = old(KEYS[2], ARGV[1]), 0
 for _, member in ipairs(forgotten) do
   local request, kind, rollout = each(member)
   local found, before = entries(KEYS[1], request), redis.call('ZSCORE', KEYS[2], member)
   for _, one in ipairs(found) do
-    if one[1] == rollout and one[2] == kind then one[3], one[7] = -1, '' end
+    if one[1] == rollout and one[2] == kind then bytes, one[3], one[7] = bytes + #one[7], -1, '' end
   end
   keep(KEYS[1], request, found)
   redis.call('ZREM', KEYS[7] .. rollout, request .. kind)
@@ -194,6 +197,7 @@ for _, request in ipairs(labels) do
   redis.call('ZREM', KEYS[5], request)
 end
 redis.call('HINCRBY', KEYS[6], 'stored', 0 - #buried)
+redis.call('HINCRBY', KEYS[6], 'bytes', 0 - bytes)
 redis.call('HINCRBY', KEYS[6], 'labels', 0 - #labels)
 return #forgotten + #buried + #labels
 """

@@ -9,6 +9,7 @@ from ...errors import StaleWrite, StoreError
 from ..evidence import LABELS, Evidence, encode_evidence
 from ..labels import (
     MAX_LABELS,
+    MAX_PREDICTION_BYTES,
     MAX_PREDICTIONS,
     TOMBSTONES,
     Due,
@@ -44,7 +45,9 @@ class RedisLabels:
         *,
         most_predictions: int = MAX_PREDICTIONS,
         most_labels: int = MAX_LABELS,
+        most_bytes: int = MAX_PREDICTION_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self._connection = connection
         self._most_predictions = most_predictions
         self._most_labels = most_labels
@@ -58,7 +61,7 @@ class RedisLabels:
         new = no_room = 0
         for rollout, all_of_it in by_rollout.items():
             for some in _pieces(all_of_it):
-                arguments: list[Argument] = [self._most_predictions, rollout]
+                arguments: list[Argument] = [self._most_predictions, self._most_bytes, rollout]
                 for one in some:
                     arguments += (
                         one.request, one.kind, repr(one.at), repr(one.until), encode_prediction(one)

@@ -9,7 +9,17 @@ import pytest
 
 from accede.errors import StaleWrite
 from accede.store.evidence import LABELS, Evidence, Series, SeriesKey, merge
-from accede.store.labels import COUNTED, TOMBSTONES, VALUED, Joined, Kept, Label, Prediction, request_key
+from accede.store.labels import (
+    COUNTED,
+    TOMBSTONES,
+    VALUED,
+    Joined,
+    Kept,
+    Label,
+    Prediction,
+    encode_prediction,
+    request_key,
+)
 from accede.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -55,6 +65,19 @@ def test_of_predictions_without_room_it_is_said_how_many_they_are(store: Store) 
     labels._most_predictions = 2
     assert labels.publish_predictions("fraud", [prediction(name) for name in "abc"]) == Kept(2, 1)
     assert labels.publish_predictions("fraud", [prediction("d")]) == Kept(0, 1)
+    assert labels.held("fraud").dropped == 2
+
+
+def test_room_is_also_of_bytes_and_what_expires_gives_them_back(store: Store) -> None:
+    labels: Any = store.labels
+    size = len(encode_prediction(prediction()))
+    labels._most_bytes = 2 * size + size // 2
+    assert labels.publish_predictions("fraud", [prediction()]) == Kept(1)
+    assert labels.publish_predictions("fraud", [prediction()]) == Kept(0)  # had been there: takes no room
+    assert labels.publish_predictions("fraud", [prediction("b"), prediction("c")]) == Kept(1, 1)
+    assert labels.publish_predictions("other", [prediction("c")]) == Kept(1)  # each service has its own
+    labels.expire(1e9, 10)
+    assert labels.publish_predictions("fraud", [prediction(name) for name in "def"]) == Kept(2, 1)
     assert labels.held("fraud").dropped == 2
 
 

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from accede.errors import StaleWrite, StoreError, UsageError
-from accede.store.labels import ARM, TOMBSTONES, Kept, Label, LabelCounts, Prediction, request_key
+from accede.store.labels import (
+    ARM,
+    TOMBSTONES,
+    Kept,
+    Label,
+    LabelCounts,
+    Prediction,
+    encode_prediction,
+    request_key,
+)
 from accede.store.open import open_store, store_path
 from accede.store.sqlite import SqliteStore
 
@@ -125,8 +134,8 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 def test_tables_of_a_newer_version_are_refused(path: Path) -> None:
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    with refused(path, r"newer version of accede \(tables 3, this one reads 2\)"):
+        connection.execute("PRAGMA user_version = 4")
+    with refused(path, r"newer version of accede \(tables 4, this one reads 3\)"):
         SqliteStore(path)
 
 
@@ -142,6 +151,17 @@ def test_a_store_of_version_1_gets_the_tables_of_labels_and_keeps_the_rest(
     with closing(SqliteStore(path)) as store:
         assert store.rollout("fraud") == records.commit().record
         assert store.labels.held("fraud").predictions == 0
+
+
+def test_a_store_of_version_2_counts_the_bytes_that_it_holds(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.labels.publish_predictions("s", [prediction("a"), prediction("b")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM label_totals WHERE name = 'bytes'")
+        connection.execute("PRAGMA user_version = 2")
+    with closing(SqliteStore(path)) as store:
+        store.labels._most_bytes = 2 * len(encode_prediction(prediction("a")))
+        assert store.labels.publish_predictions("s", [prediction("c")]) == Kept(0, 1)
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.02])
