@@ -18,7 +18,8 @@ and promotes from the last canary only, with every gate proven. At one look the 
 
 And nothing stands for ever; every state has a clock:
     BASELINE, SHADOW, CANARY   the step's deadline and the policy's max_duration: on_inconclusive
-    an error hold              on_error.after, then its action; it starts anew only when the error had gone
+    an error hold              on_error.after, then its action; an error that comes back goes on with its
+                               clock, until it had gone for as long as that
     PAUSED                     max_duration from the pause: rollback
 An error hold stands over a running phase: traffic stays where it is, so that it can be seen whether
 the error goes. A pause leaves traffic where it is too, which is why harm, a breaker, a lapsed lease and
@@ -188,7 +189,7 @@ def _is_error_clock(record: RolloutRecord) -> bool:
 
 def _expired(hold: Hold, policy: RolloutPolicy, now: float) -> Move:
     """The answer to a clock that ran out."""
-    lasted = f"after {now - hold.since:.0f} s"
+    lasted = f"after {hold.before + now - hold.since:.0f} s" + (" in all" if hold.before else "")
     if hold.action == "pause":
         return Pause(paused_hold(hold.kind, f"{hold.reason} ({lasted})", policy, now))
     return RollBack(f"nobody resolved the hold {lasted}: {hold.reason}")
@@ -198,16 +199,17 @@ def _error(record: RolloutRecord, policy: RolloutPolicy, errors: tuple[str, ...]
     """Start the error's clock, or wait for the one that runs. An error while paused may end the pause."""
     reason = "cannot be measured: " + "; ".join(errors)
     clock = policy.on_error
-    if record.hold is None:
-        return HoldError(
-            Hold(kind="error", reason=reason, since=now, until=now + clock.after, action=clock.action)
-        )
-    if record.hold.kind == "error" or clock.action == "pause":
+    if record.hold is not None and (record.hold.kind == "error" or clock.action == "pause"):
         return Note(record.reason)
-    until = min(record.hold.until, now + clock.after)
-    return HoldError(
-        Hold(kind="error", reason=reason, since=now, until=until, action="rollback", under=record.hold)
-    )
+    # Else an error that goes now and then would hold for ever.
+    back = record.calm_since is not None and now - record.calm_since < clock.after
+    before = record.erred if back else 0.0
+    until = now + max(0.0, clock.after - before)
+    held = Hold(kind="error", reason=reason, since=now, until=until, action=clock.action, before=before)
+    if record.hold is not None:
+        until = min(record.hold.until, until)
+        held = msgspec.structs.replace(held, until=until, action="rollback", under=record.hold)
+    return HoldError(held)
 
 
 def _forward(  # noqa: PLR0911 (one return per case, in the order that the module describes)
@@ -311,13 +313,16 @@ def apply(  # noqa: PLR0911 (one return per kind of action)
             since = now if action.fresh else record.step_since
             held = 0.0 if action.fresh else record.held_for + now - record.phase_since
             after = record.paused_from or Phase.PAUSED
-            clock = {"paused_from": None, "step_since": since, "held_for": held}
+            clock = {"paused_from": None, "step_since": since, "held_for": held, "calm_since": None}
             return _moved(record, "resume", after, action.reason, now, **clock)
         case HoldError():
             return _next(record, hold=action.hold, reason=action.reason)
         case Release():
-            under = record.hold.under if record.hold is not None else None
-            return _next(record, hold=under, reason=under.reason if under is not None else action.reason)
+            if record.hold is None:
+                return _next(record, reason=action.reason)
+            under, erred = record.hold.under, record.hold.before + now - record.hold.since
+            reason = under.reason if under is not None else action.reason
+            return _next(record, hold=under, reason=reason, erred=erred, calm_since=now)
         case Note():
             return _next(record, reason=action.reason)
         case _:

@@ -248,6 +248,7 @@ class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a rollout does not advance, since when, and what happens when the clock runs out.
 
     `under`: the pause that an error found while paused has covered; it returns when the error is gone.
+    `before`: seconds for which an error had held already, before it went for less than its clock.
     """
 
     kind: Literal["operator", "inconclusive", "gate", "error", "unattended", "finished"]
@@ -256,6 +257,7 @@ class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: float
     action: Literal["rollback", "pause"]
     under: Hold | None = None
+    before: float = 0.0
 
 
 class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -264,7 +266,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `version` is the compare-and-set counter (1 at creation). `policy`: canonical text; `attempt`: how
     often this candidate (digest) was rolled out before. `paused_from`: the phase to resume to.
     `held_for`: seconds spent paused in this step, which no minimum counts. `reason`: why it is where
-    it is, in a sentence. `generation`: of the route it began with.
+    it is, in a sentence. `generation`: of the route it began with. `erred`: seconds for which errors held
+    that went at `calm_since`.
     """
 
     wire: str
@@ -297,6 +300,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     override: str | None = None
     ended_at: float | None = None
     generation: int = 0
+    erred: float = 0.0
+    calm_since: float | None = None
 
 
 class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=AUDIT_WIRE):

@@ -198,6 +198,26 @@ class TestHoldsHaveClocks:
         assert isinstance(then, Advance)
         assert apply(held, release, LATER + 61).hold is None
 
+    def test_an_error_that_comes_and_goes_uses_up_one_clock(self, story: Story) -> None:
+        broken = story.look(story.analysis(validity=(LOSS,)))
+        waiting = story.look(story.analysis(requests=0))
+        record, now = story.at(1, BEGAN), LATER
+        for _ in range(5):  # ten seconds of error, twenty without, of a minute in all
+            held = apply(record, only(decide(record, story.policy, broken, now)), now)
+            assert isinstance(only(decide(held, story.policy, broken, now + 9)), Note)
+            release, _ = decide(held, story.policy, waiting, now + 10)
+            record, now = apply(held, release, now + 10), now + 30
+        held = apply(record, only(decide(record, story.policy, broken, now)), now)
+        assert isinstance(only(decide(held, story.policy, broken, now + 9)), Note)
+        action = only(decide(held, story.policy, broken, now + 10))
+        assert isinstance(action, RollBack)
+        assert "after 60 s in all" in action.reason
+        # One that had gone for as long as the clock is another one.
+        later = now - 20 + 60
+        held = apply(record, only(decide(record, story.policy, broken, later)), later)
+        assert held.hold is not None
+        assert held.hold.until == later + 60
+
     def test_errors_that_come_and_go_do_not_stop_the_deadline(self, story: Story) -> None:
         record = story.at(1, BEGAN)
         broken = story.look(story.analysis(validity=(LOSS,)))
