@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..controller.explain import estimate_of, interval_of, margin_of
+from ..controller.leaders import leaderless
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
 from .comparisons import Comparison, Comparisons
 from .informing import advice_lines, blame_lines, calibration_lines, drift_lines
@@ -18,7 +19,7 @@ from .informing import advice_lines, blame_lines, calibration_lines, drift_lines
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..controller.shown import AddressView, Explained, RolloutView, Services
+    from ..controller.shown import AddressView, Controllers, Explained, RolloutView, Services
     from ..store.evidence import MirrorCounts
 
 _STYLES = {
@@ -115,6 +116,7 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
     yield from advice_lines(view.advice)
     if view.phase.ended:
         return
+    yield from _controllers(view.controllers)
     if view.hold is not None:
         left = span(view.hold.until - time.time())
         yield "clock", Text(f"{view.hold.action} in {left} unless this hold is resolved", "yellow")
@@ -304,7 +306,24 @@ def services(found: Services) -> RenderableType:
             f"{rollout.weight:.2%}", Text(service.problem or rollout.reason),
         )  # fmt: skip
     problems = [Text(problem, "red") for problem in found.problems]
-    return Group(table, *problems)
+    lines = [Text.assemble((f"{name}: ", "dim"), words) for name, words in _controllers(found.controllers)]
+    return Group(table, *([Text()] if lines else ()), *lines, *problems)
+
+
+def _controllers(found: Controllers | None) -> Iterable[tuple[str, Text]]:
+    """Who decides and who stands by since when; None of an older controller, which does not say."""
+    if found is None:
+        return
+    told = [
+        f"{one.name} {'leads' if one.leads else 'stands by'}"
+        + ("" if one.since is None else f" since {moment(one.since)}")
+        for one in found.controllers
+    ]
+    warning = leaderless(found)
+    if told:
+        yield "controllers", Text("; ".join(told))
+    if warning:
+        yield "no leader", Text(warning, "bold yellow")
 
 
 def trail(entries: Sequence[AuditEntry]) -> Table:

@@ -42,15 +42,27 @@ from .evidence.merging import merged
 from .explain import explain
 from .files import ServiceFiles
 from .labels.feedback import FeedbackRequest, take
+from .leaders import controllers_view, leaderless
 from .loop import Loop
 from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
 from .openapi import Operation, document
 from .plan.service import plan_service
-from .shown import Explained, Failed, Failure, Health, History, Rollouts, RolloutView, Services
+from .shown import (
+    Controllers,
+    Explained,
+    Failed,
+    Failure,
+    Health,
+    History,
+    Rollouts,
+    RolloutView,
+    Services,
+)
 from .views import decision_lines, rollout_line, rollout_view, service_view
 
 MAX_BODY: Final = 2**20  # bytes; a policy of any sense is a hundredth of it
 ALIVE_WITHIN: Final = 5.0  # seconds since the loop's last round
+HUNG_AFTER: Final = 60.0  # seconds without a sign of the loop; a call on a store ends in far less
 _AUDIT_LIMIT: Final = 10_000
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -74,6 +86,7 @@ def application(desk: Desk) -> Starlette:
     endpoints = _Endpoints(desk)
     by_operation: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "GET /api/v1/services": endpoints.services,
+        "GET /api/v1/controllers": endpoints.controllers,
         "GET /api/v1/rollouts": endpoints.rollouts,
         f"POST {SERVICE}/rollouts": endpoints.start,
         f"GET {SERVICE}/rollout": endpoints.rollout,
@@ -113,6 +126,9 @@ class _Endpoints:
 
     async def services(self, _: Request) -> Response:
         return _answer(await run_in_threadpool(self._services))
+
+    async def controllers(self, _: Request) -> Response:
+        return _answer(await run_in_threadpool(self._controllers))
 
     async def rollouts(self, request: Request) -> Response:
         records = await run_in_threadpool(self._desk.store.rollouts, request.query_params.get("service"))
@@ -183,6 +199,10 @@ class _Endpoints:
         return _answer(Explained(explanation, decision_lines(decisions)))
 
     async def healthz(self, _: Request) -> Response:
+        silent = time.monotonic() - self._desk.loop.turned
+        if silent > HUNG_AFTER:
+            reason = f"the loop has done nothing for {silent:.0f} s: restart this controller"
+            return _answer(Health(ok=False, reason=reason), 503)
         return _answer(Health(ok=True))
 
     async def readyz(self, _: Request) -> Response:
@@ -190,7 +210,10 @@ class _Endpoints:
         beat = self._desk.loop.beat
         if beat is None or time.monotonic() - beat > ALIVE_WITHIN:
             return _answer(Health(ok=False, reason="the loop has not finished a round lately"), 503)
-        return _answer(Health(ok=True))
+        found = await run_in_threadpool(self._controllers)
+        # Who asks shows no token, so no names. One that stands by is ready: it takes acts, and takes over.
+        role = "leads" if found.leader == self._desk.loop.leading.name else "stands by"
+        return _answer(Health(ok=True, role=role, warning=leaderless(found)))
 
     async def _act(self, request: Request, act: Callable[[str, str, str], RolloutRecord]) -> Response:
         body = await _body(request, ActRequest)
@@ -216,7 +239,11 @@ class _Endpoints:
         self._desk.loop.ask(record.service)
         route = next((one for one in store.routes().routes if one.service == record.service), None)
         evidence = merged(store.evidence(record.service, record.id))
-        return rollout_view(record, route, evidence, store.reports(), self._desk.clock())
+        reports, clock = store.reports(), self._desk.clock()
+        return rollout_view(record, route, evidence, reports, clock, self._controllers())
+
+    def _controllers(self) -> Controllers:
+        return controllers_view(self._desk.store.leadership(), self._desk.loop.leading.name)
 
     def _services(self) -> Services:
         store, files = self._desk.store, self._desk.files
@@ -233,7 +260,8 @@ class _Endpoints:
             )
             for name in sorted(set(files.known) | set(by_name) | set(routes.broken))
         ]
-        return Services(tuple(views), tuple(str(problem) for problem in files.problems))
+        problems = tuple(str(problem) for problem in files.problems)
+        return Services(tuple(views), problems, self._controllers())
 
 
 def _guarded(

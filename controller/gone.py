@@ -7,7 +7,7 @@ from typing import Final
 
 from ..store.closing import CLOSED
 from ..store.evidence import LABELS, Evidence
-from ..store.rollouts import ReplicaReport
+from ..store.rollouts import ReplicaReport, RolloutRecord
 from ..store.routes import ServiceRoute
 
 SILENT: Final = 3600.0  # seconds after which a router that says nothing is taken for gone
@@ -35,6 +35,30 @@ def gone_back(
                     "what it has"
                 )
     return found
+
+
+def gone_reports(
+    reports: Sequence[ReplicaReport], still_open: Iterable[RolloutRecord], now: float
+) -> tuple[ReplicaReport, ...]:
+    """Reports that nobody needs any more: of boots not heard for SILENT that served no open rollout.
+
+    An open rollout needs the counts at assignment, against which its losses and sample ratios are checked, and
+    what a router held. The newest of all reports stays, since from its age it is known that none is heard.
+    """
+    if not reports:
+        return ()
+    newest = max(reports, key=lambda report: report.at)
+    needed = {record.service: f"{record.service}|{record.id}|" for record in still_open}
+
+    def serves(report: ReplicaReport) -> bool:
+        held = {*report.direct, *report.tripped, *report.lapsed}
+        counts = (*report.assigned, *report.finished)
+        return any(
+            service in held or any(key.startswith(begins) for key in counts)
+            for service, begins in needed.items()
+        )
+
+    return tuple(one for one in reports if one is not newest and now - one.at > SILENT and not serves(one))
 
 
 def gone_sources(

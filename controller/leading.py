@@ -24,7 +24,7 @@ class Leading:
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
-        self._name = name
+        self.name = name
         self._claimed = -inf
         self.lead: Lead | None = None
 
@@ -36,7 +36,7 @@ class Leading:
         began = monotonic()
         if self.lead is not None and self.lead.mine and began - self._claimed < CLAIM_EVERY:
             return True
-        before, self.lead = self.lead, self._store.claim(self._name, LEAD)
+        before, self.lead = self.lead, self._store.claim(self.name, LEAD)
         self._claimed = began
         if before is None or before.holder != self.lead.holder:
             log.info("this controller leads" if self.lead.mine else "stands by", leader=self.lead.holder)
@@ -44,4 +44,4 @@ class Leading:
 
     def resign(self) -> None:
         """Let another one lead at once. Raises StoreError."""
-        self._store.resign(self._name)
+        self._store.resign(self.name)

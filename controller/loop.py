@@ -13,11 +13,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import structlog
 
-from ..errors import AccedeError, StoreError
+from ..errors import StoreError
 from ..store.protocol import Store
 from ..store.rollouts import ReplicaReport
 from ..store.routes import ServiceRoute
@@ -29,9 +28,7 @@ from .looking import Engine
 from .performing import CONTROLLER
 from .reconciling import TICK, Found, Reconciler
 from .rounds import Rounds
-
-EXPIRE_EVERY: Final = 10.0  # seconds between forgetting old predictions and labels
-EXPIRED_AT_ONCE: Final = 5000  # of each kind
+from .tidying import Tidying
 
 log = structlog.get_logger("accede.controller")
 
@@ -39,7 +36,8 @@ log = structlog.get_logger("accede.controller")
 class Loop:
     """Looks after every service of one store. `tick` is one round; `run` repeats it in a thread.
 
-    `beat`: monotonic time of the last round that reached the store. `reconciler`: what it does for each.
+    `beat`: monotonic time of the last round that reached the store. `turned`: of the last sign that the loop
+    goes on, whatever becomes of its rounds. `reconciler`: what it does for each.
     """
 
     def __init__(
@@ -57,9 +55,10 @@ class Loop:
         self.leading = Leading(store, name)
         self._faults = Faults()
         self.reconciler = Reconciler(store, files, engine, clock, self._faults)
-        self._rounds = Rounds(store, self.reconciler, self._faults, self.leading.holds)
-        self._expired = 0.0
+        self._rounds = Rounds(store, self.reconciler, self._faults, self._leads)
+        self._tidying = Tidying(store)
         self.beat: float | None = None
+        self.turned = time.monotonic()
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -69,6 +68,7 @@ class Loop:
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop`. What a round raises is logged; the loop itself never ends by it."""
         while not stop.is_set():
+            self.turned = time.monotonic()
             try:
                 self.tick()
             except StoreError as problem:
@@ -98,21 +98,18 @@ class Loop:
         measured = (route.service for route in routes.routes if route.plan is not None)
         self.reconciler.telling.begin(measured, now)
         self._rounds.over(names, found)
-        if now - self._expired >= EXPIRE_EVERY:
-            self._expired = now
-            self._forget(now)
+        if self._leads():
+            self._tidying.tidy(names, reports, now)
         self.beat = time.monotonic()
 
     def ask(self, name: str) -> None:
         """Somebody looks at a rollout: what is stored of it shall be new."""
         self.reconciler.telling.ask(name)
 
-    def _forget(self, now: float) -> None:
-        """Old predictions and labels of all services. What a store refuses waits for the next time."""
-        try:
-            self._store.labels.expire(now, EXPIRED_AT_ONCE)
-        except AccedeError as problem:
-            log.warning("old predictions and labels cannot be forgotten", reason=str(problem))
+    def _leads(self) -> bool:
+        """Whether this controller does; asked before each service of a round."""
+        self.turned = time.monotonic()
+        return self.leading.holds()
 
     def _gone_back(
         self, stored: Mapping[str, ServiceRoute], reports: tuple[ReplicaReport, ...], now: float

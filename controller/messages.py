@@ -11,7 +11,7 @@ from .labels.feedback import FeedbackRequest
 from .openapi import Operation
 from .plan.assumed import Given
 from .plan.planned import Plan
-from .shown import Explained, Health, History, Rollouts, RolloutView, Services
+from .shown import Controllers, Explained, Health, History, Rollouts, RolloutView, Services
 
 Text = Annotated[str, Field(max_length=1000)]
 
@@ -54,6 +54,7 @@ class PlanRequest(_Request):
 SERVICE = "/api/v1/services/{service}"
 OPERATIONS: Final = (
     Operation("GET", "/api/v1/services", "All services", Services),
+    Operation("GET", "/api/v1/controllers", "Who decides, who stands by", Controllers),
     Operation("GET", "/api/v1/rollouts", "All rollouts", Rollouts, query=(("service", "string"),)),
     Operation("POST", f"{SERVICE}/rollouts", "Start a rollout", RolloutView, StartRequest, success=201,
               role="operator"),
@@ -71,6 +72,6 @@ OPERATIONS: Final = (
     Operation("GET", f"{SERVICE}/history", "The audit trail", History, query=(("limit", "integer"),)),
     Operation("GET", f"{SERVICE}/explain", "Why", Explained,
               query=(("id", "string"), ("number", "integer"))),
-    Operation("GET", "/healthz", "The process answers", Health, role=None),
+    Operation("GET", "/healthz", "The loop goes on, with or without a store", Health, role=None),
     Operation("GET", "/readyz", "The store answers and the loop runs", Health, role=None),
 )  # fmt: skip

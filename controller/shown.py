@@ -40,6 +40,29 @@ class AddressView(msgspec.Struct, frozen=True):
     workers: int
 
 
+class ControllerView(msgspec.Struct, frozen=True):
+    """A controller of this store. `since`: epoch seconds from which it leads or stands by, None: not known.
+
+    `asked`: the one that answers here.
+    """
+
+    name: str
+    leads: bool
+    since: float | None
+    asked: bool
+
+
+class Controllers(msgspec.Struct, frozen=True):
+    """Who decides: the leader first, then those that stand by, longest first.
+
+    `vacant`: seconds for which nobody has led; None while one does, and where nobody ever did.
+    """
+
+    leader: str | None
+    controllers: tuple[ControllerView, ...]
+    vacant: float | None = None
+
+
 class RolloutView(msgspec.Struct, frozen=True):
     """One rollout as it stands. `exit_code`: what a command that waits for it ends with (0, 3, 4).
 
@@ -48,7 +71,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`. `mirror`, `back`,
     `floor`: copies of this step, None where it makes none of that kind; `mirrored`, `mirrored_back`: their
     shares. `warm_up`: how many of them warmed the candidate up. `addresses`: of stable or candidate, those
-    that a router finds not ready or has ejected.
+    that a router finds not ready or has ejected. `controllers`: who decides.
     """
 
     id: str
@@ -91,6 +114,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     advice: tuple[Advice, ...] = ()
     calibration: tuple[Calibration, ...] = ()
     addresses: tuple[AddressView, ...] = ()
+    controllers: Controllers | None = None
 
 
 class RolloutLine(msgspec.Struct, frozen=True):
@@ -157,10 +181,11 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Services(msgspec.Struct, frozen=True):
-    """All services by name; `problems`: what is wrong in the files."""
+    """All services by name; `problems`: what is wrong in the files. `controllers`: who decides."""
 
     services: tuple[ServiceView, ...]
     problems: tuple[str, ...]
+    controllers: Controllers | None = None
 
 
 class Rollouts(msgspec.Struct, frozen=True):
@@ -177,7 +202,12 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`ok`, and otherwise why not."""
+    """`ok`, and otherwise why not. `role`: `leads` or `stands by`, of a controller that is ready.
+
+    `warning`: what is wrong although this one is ready.
+    """
 
     ok: bool
     reason: str = ""
+    role: str = ""
+    warning: str = ""

@@ -19,7 +19,16 @@ from .conditions import missing_to_advance
 from .explain import why
 from .looking import policy_of
 from .measuring import baseline_requests
-from .shown import AddressView, DecisionLine, GateView, RolloutLine, RolloutView, ServiceView, StepView
+from .shown import (
+    AddressView,
+    Controllers,
+    DecisionLine,
+    GateView,
+    RolloutLine,
+    RolloutView,
+    ServiceView,
+    StepView,
+)
 
 
 def rollout_view(
@@ -28,6 +37,7 @@ def rollout_view(
     evidence: Mapping[int, Evidence],
     reports: Sequence[ReplicaReport],
     now: float,
+    controllers: Controllers | None = None,
 ) -> RolloutView:
     """One rollout in full. `evidence`: epoch -> the sum over sources."""
     policy = policy_of(record.policy)
@@ -76,6 +86,7 @@ def rollout_view(
         replicas=_generations(record.service, reports),
         admin_sockets=_admin_sockets(record.service, reports),
         addresses=() if ended else _addresses(record, reports),
+        controllers=controllers,
     )
 
 

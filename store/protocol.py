@@ -77,6 +77,25 @@ class Lead(msgspec.Struct, frozen=True):
     mine: bool
 
 
+class Claimant(msgspec.Struct, frozen=True):
+    """A controller that claims. `since`: epoch seconds from which it leads, or stands by; None: not known."""
+
+    holder: str
+    since: float | None
+
+
+class Leadership(msgspec.Struct, frozen=True):
+    """Who leads and who stands by, at `at` in epoch seconds; all times by one clock, the store's.
+
+    `leader` None: nobody does, since `vacant`; None where nobody ever led.
+    """
+
+    at: float
+    leader: Claimant | None
+    standing_by: tuple[Claimant, ...]
+    vacant: float | None = None
+
+
 class RouterStore(Protocol):
     """What a router needs."""
 
@@ -127,6 +146,10 @@ class Store(RouterStore, Protocol):
         """Let another one lead at once; nothing where `holder` does not lead."""
         ...
 
+    def leadership(self) -> Leadership:
+        """Who claims at present, longest first. The embedded store knows of its own handle's claims only."""
+        ...
+
     def commit(self, change: Commit) -> None:
         """Write all of `change` or nothing: guarantees 1, 2 and 7."""
         ...
@@ -169,6 +192,10 @@ class Store(RouterStore, Protocol):
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         """The latest of every source, in order of their names."""
+        ...
+
+    def forget_reports(self, reports: Collection[ReplicaReport]) -> int:
+        """Remove these, unless their source has said something since; how many. It may report again."""
         ...
 
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:

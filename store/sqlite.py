@@ -22,7 +22,7 @@ from ..errors import AccedeError, StoreError, WireError
 from .closing import CLOSED_MARK, closed_source
 from .commits import refuse_stale, writing
 from .evidence import Evidence, encode_evidence
-from .protocol import Commit, Lead, Routes
+from .protocol import Commit, Lead, Leadership, Routes
 from .reading import Decode, plainly
 from .rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord, decode_record, encode_record
 from .routes import ServiceRoute, decode_route
@@ -30,7 +30,9 @@ from .sqlite_closing import close_sources
 from .sqlite_commits import stored, write
 from .sqlite_evidence import RememberedEvidence
 from .sqlite_faults import store_error
+from .sqlite_forgetting import forget_reports
 from .sqlite_labels import SqliteLabels
+from .sqlite_leads import LocalLead
 from .sqlite_schema import begin_write, connect, prepare
 
 POLL = 0.15  # s between two readings of the routes
@@ -59,6 +61,7 @@ class SqliteStore:
         self._decoded: dict[str, tuple[bytes, ServiceRoute | str]] = {}
         self._evidence = RememberedEvidence(decode)
         self._labels = SqliteLabels(self._reading, self._writing)
+        self._lead = LocalLead()
         prepare(self._path, wait)
         try:
             self._reader, self._writer = connect(self._path, wait), connect(self._path, wait)
@@ -135,12 +138,17 @@ class SqliteStore:
 
     # Controllers
 
-    def claim(self, holder: str, seconds: float) -> Lead:  # noqa: ARG002  (the Protocol's)
+    def claim(self, holder: str, seconds: float) -> Lead:
         """Always this process: whoever holds the data directory's lock leads."""
-        return Lead(0, holder, mine=True)
+        return self._lead.claim(holder, seconds)
 
     def resign(self, holder: str) -> None:
-        """Nothing: the lock ends with its process."""
+        """Only said: the lock ends with its process."""
+        self._lead.resign(holder)
+
+    def leadership(self) -> Leadership:
+        """What was claimed here: of other processes that read the file nothing is known, and none leads."""
+        return self._lead.leadership()
 
     def commit(self, change: Commit) -> None:
         """Write all of `change` or nothing, flushed to the disk."""
@@ -203,6 +211,11 @@ class SqliteStore:
         """The latest of every source, in order of their names."""
         query = "SELECT source, body FROM reports ORDER BY source"
         return self._records(query, (), ReplicaReport, "report of source")
+
+    def forget_reports(self, reports: Collection[ReplicaReport]) -> int:
+        """Remove these, unless their source has said something since; how many."""
+        with self._writing("NORMAL") as connection:
+            return forget_reports(connection, reports)
 
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""

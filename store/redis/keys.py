@@ -12,7 +12,7 @@ pred …      see label_scripts
 
 A stamp is the server's clock in microseconds, 16 digits: it orders what different services keep.
 Of no service: identity, services (set), owners (hash: rollout -> service), leader (hash: holder, token,
-until), reports (hash: source -> report), labelled (set: services with predictions or labels).
+until), controllers (hash: holder -> "role since heard", in ms), reports (hash: source -> report), labelled (set: services with predictions or labels).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Keys:
         self.services = shared + "services"
         self.owners = shared + "owners"
         self.leader = shared + "leader"
+        self.controllers = shared + "controllers"
         self.reports = shared + "reports"
         self.labelled = shared + "labelled"
         self.channel = f"{prefix}:routes"  # not a key: where changed routes are announced

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..protocol import Lead
+from ..protocol import Claimant, Lead, Leadership
 from .commits import Commits
 from .connection import Connection
 from .identity import Identity
 from .routes import RouteReader
-from .scripts import CLAIM, RAISE, RESIGN
+from .scripts import CLAIM, LEADERSHIP, RAISE, RESIGN
 
 _MS: Final = 1000
+SHOWN: Final = 15.0  # seconds of silence after which a controller is not said to stand by any more
+_FORGOTTEN: Final = 60.0  # after which nothing is kept of it
+_NOTED: Final = 1.0  # seconds between notes of one that goes on as before
 
 
 class Leads:
@@ -36,10 +39,12 @@ class Leads:
         keys = self._connection.keys
         answer, *found = self._connection.run(
             CLAIM,
-            (keys.identity, keys.leader),
-            (self._identity.value, holder, int(seconds * _MS)),
+            (keys.identity, keys.leader, keys.controllers),
+            (
+                self._identity.value, holder, int(seconds * _MS), int(_FORGOTTEN * _MS), int(_NOTED * _MS)
+            ),
             writes=True,
-        )
+        )  # fmt: skip
         if answer == b"REPLACED":
             raise self._identity.replaced()
         token, name = int(found[0]), found[1].decode()
@@ -54,4 +59,29 @@ class Leads:
 
     def resign(self, holder: str) -> None:
         """Let another one lead at once."""
-        self._connection.run(RESIGN, (self._connection.keys.leader,), (holder,))
+        keys = self._connection.keys
+        self._connection.run(RESIGN, (keys.leader, keys.controllers), (holder,))
+
+    def leadership(self) -> Leadership:
+        """Who leads and who stands by, by the server's clock."""
+        keys = self._connection.keys
+        clock, holder, until, noted = self._connection.run(LEADERSHIP, (keys.leader, keys.controllers))
+        now = int(clock)
+        roles: dict[bytes, tuple[bytes, int, int]] = {}  # holder -> role, since, heard
+        for name, note in zip(noted[::2], noted[1::2], strict=True):
+            role, since, heard = note.split()
+            roles[name] = role, int(since), int(heard)
+        leads = bool(holder) and int(until) > now
+        role, since, _ = roles.get(holder, (b"", 0, 0))
+        known = since / _MS if role == b"leads" else None
+        standing = sorted(
+            (since, name.decode())
+            for name, (role, since, heard) in roles.items()
+            if role == b"stands" and now - heard <= SHOWN * _MS
+        )
+        return Leadership(
+            at=now / _MS,
+            leader=Claimant(holder.decode(), known) if leads else None,
+            standing_by=tuple(Claimant(name, since / _MS) for since, name in standing),
+            vacant=None if leads or not until else min(now, int(until)) / _MS,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import merge
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from .bodies import unpacked
 from .connection import Connection
 from .keys import STAMP
 from .routes import RouteReader
+from .scripts import FORGET
 
 R = TypeVar("R", RolloutRecord, AuditEntry, Decision, ReplicaReport)
 
@@ -93,6 +94,16 @@ class Records:
             _read(found[source], ReplicaReport, f"report of source {source.decode()}")
             for source in sorted(found)
         )
+
+    def forget_reports(self, reports: Collection[ReplicaReport]) -> int:
+        """Remove these unless their source has reported since, in which case another body lies there."""
+        key, connection = self._connection.keys.reports, self._connection
+        gone = 0
+        for report in reports:
+            body = connection.call("HGET", key, report.source)
+            if body is not None and _read(body, ReplicaReport, f"report of source {report.source}").at == report.at:
+                gone += int(connection.run(FORGET, (key,), (report.source, body), writes=True))
+        return gone
 
     def _of(self, service: str | None) -> Iterable[str]:
         return self._routes.services() if service is None else [service]

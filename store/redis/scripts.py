@@ -80,26 +80,51 @@ RENEW: Final = Script("""
 if redis.call('HEXISTS', KEYS[1], 'route') == 1 then redis.call('HSET', KEYS[1], 'lease', ARGV[1]) end
 """)
 
-# KEYS: identity, leader. ARGV: identity, who, milliseconds. Answers token and who leads until it runs out.
+# KEYS: identity, leader, controllers. ARGV: identity, who, milliseconds of the lead, of silence after which a
+# controller is forgotten, and between two notes of one that goes on as before. Answers token and who leads
+# until it runs out.
 CLAIM: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'REPLACED'} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local leader = redis.call('HMGET', KEYS[2], 'holder', 'token', 'until')
-local holder, token = leader[1] or '', tonumber(leader[2] or '0')
+local holder, token, role = leader[1] or '', tonumber(leader[2] or '0'), 'leads'
 if holder ~= ARGV[2] then
-  if holder ~= '' and tonumber(leader[3]) > now then return {'HELD', token, holder} end
-  token = token + 1
+  if holder ~= '' and tonumber(leader[3]) > now then role = 'stands' else holder, token = ARGV[2], token + 1 end
 end
-redis.call('HSET', KEYS[2], 'holder', ARGV[2], 'token', token, 'until', string.format('%d', now + ARGV[3]))
-return {'MINE', token, ARGV[2]}
+if role == 'leads' then
+  redis.call('HSET', KEYS[2], 'holder', holder, 'token', token, 'until', string.format('%d', now + ARGV[3]))
+end
+local before, since, heard = string.match(redis.call('HGET', KEYS[3], ARGV[2]) or '', '^(%a+) (%d+) (%d+)$')
+if before ~= role then since = string.format('%d', now) end
+if before ~= role or now - heard >= tonumber(ARGV[5]) then
+  redis.call('HSET', KEYS[3], ARGV[2], role .. ' ' .. since .. string.format(' %d', now))
+  local all = redis.call('HGETALL', KEYS[3])
+  for i = 1, #all, 2 do
+    if now - (string.match(all[i + 1], '%d+$') or 0) > tonumber(ARGV[4]) then
+      redis.call('HDEL', KEYS[3], all[i])
+    end
+  end
+end
+return {role == 'leads' and 'MINE' or 'HELD', token, holder}
 """)
 
-# KEYS: leader. ARGV: who. Its token stays, so the next one's is higher.
+# KEYS: leader, controllers. ARGV: who. Its token stays, so the next one's is higher.
 RESIGN: Final = Script("""
+redis.call('HDEL', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
-  redis.call('HSET', KEYS[1], 'holder', '', 'until', 0)
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'holder', '', 'until', time[1] .. string.sub('00000' .. time[2], -6, -4))
 end
+""")
+
+# KEYS: leader, controllers. Answers the server's clock in milliseconds, holder and end of the lead, and all
+# controllers with what is noted of them.
+LEADERSHIP: Final = Script("""
+local time = redis.call('TIME')
+local leader = redis.call('HMGET', KEYS[1], 'holder', 'until')
+local now = time[1] .. string.sub('00000' .. time[2], -6, -4)
+return {now, leader[1] or '', leader[2] or '', redis.call('HGETALL', KEYS[2])}
 """)
 
 # KEYS: head. ARGV: token. Nothing with a lower one is committed from here on.
@@ -157,4 +182,10 @@ end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
 return 'DONE'
+""")
+
+# KEYS: a hash. ARGV: field, value. Answers whether the field had that value, and removes it then.
+FORGET: Final = Script("""
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
 """)

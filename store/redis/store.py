@@ -7,7 +7,7 @@ from typing import Final
 
 from ...errors import AccedeError, StoreError
 from ..evidence import Evidence
-from ..protocol import Commit, Lead, Routes
+from ..protocol import Commit, Lead, Leadership, Routes
 from ..rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
 from .address import Address
 from .commits import Commits
@@ -87,6 +87,10 @@ class RedisStore:
         """Let another one lead at once."""
         self._leads.resign(holder)
 
+    def leadership(self) -> Leadership:
+        """Who leads and who stands by."""
+        return self._leads.leadership()
+
     def commit(self, change: Commit) -> None:
         """Write all of `change` or nothing."""
         self._commits.commit(change)
@@ -127,6 +131,10 @@ class RedisStore:
     def reports(self) -> tuple[ReplicaReport, ...]:
         """The latest of every source, in order of their names."""
         return self._records.reports()
+
+    def forget_reports(self, reports: Collection[ReplicaReport]) -> int:
+        """Remove these, unless their source has said something since; how many."""
+        return self._records.forget_reports(reports)
 
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""

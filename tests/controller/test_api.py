@@ -17,15 +17,18 @@ import pytest
 import uvicorn
 from rich.console import Console
 
-from accede.cli.tables import status
+from accede.cli.output import console
+from accede.cli.tables import services, status
 from accede.controller.acting import Acts
 from accede.controller.api import MAX_BODY, Desk, application
 from accede.controller.files import ServiceFiles
 from accede.controller.looking import Engine
 from accede.controller.loop import Loop
 from accede.controller.messages import OPERATIONS
-from accede.controller.shown import RolloutView
+from accede.controller.shown import RolloutView, Services
+from accede.errors import StoreError
 from accede.store.evidence import WIRE, ArmCounts, Evidence
+from accede.store.protocol import Claimant, Leadership
 from accede.store.rollouts import AddressState, Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
 from accede.store.sqlite import SqliteStore
 
@@ -135,6 +138,40 @@ def test_a_rollout_from_start_to_promotion(controller: Controller) -> None:
     assert (view["phase"], view["exit_code"], view["weight"]) == ("promoted", 0, 1.0)
     (service,) = controller.client.get("/api/v1/services").json()["services"]
     assert (service["stable"], service["stable_in_file"]) == ("43", "42")
+
+
+def test_who_leads_is_shown_everywhere(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = controller.loop.leading.name
+    controller.start()
+    answers = controller.client
+    found = answers.get("/api/v1/controllers").json()
+    assert (found["leader"], found["vacant"]) == (name, None)
+    (leader,) = found["controllers"]
+    assert (leader["name"], leader["leads"], leader["asked"]) == (name, True, True)
+    assert controller.rollout()["controllers"] == found
+    assert answers.get("/api/v1/services").json()["controllers"] == found
+    assert answers.get("/readyz").json() == {"ok": True, "reason": "", "role": "leads", "warning": ""}
+
+    others = Leadership(5000.0, Claimant("b", 4000.0), (Claimant(name, None),))
+    monkeypatch.setattr(controller.store, "leadership", lambda: others)
+    ready = answers.get("/readyz").json()
+    assert (ready["ok"], ready["role"], ready["warning"]) == (True, "stands by", "")
+    shown = console(io.StringIO())
+    shown.print(status(msgspec.convert(controller.rollout(), RolloutView)))
+    assert isinstance(shown.file, io.StringIO)
+    text = " ".join(shown.file.getvalue().split())
+    assert "b leads since " in text
+    assert f"{name} stands by" in text
+
+    monkeypatch.setattr(controller.store, "leadership", lambda: Leadership(5000.0, None, (), 4920.0))
+    warning = answers.get("/readyz").json()["warning"]
+    assert "no controller leads for 80 s: nothing is decided" in warning
+    shown = console(io.StringIO())
+    shown.print(services(msgspec.convert(answers.get("/api/v1/services").json(), Services)))
+    assert isinstance(shown.file, io.StringIO)
+    assert "no controller leads for 80 s" in " ".join(shown.file.getvalue().split())
+    monkeypatch.setattr(controller.store, "leadership", lambda: Leadership(5000.0, None, (), 4995.0))
+    assert answers.get("/readyz").json()["warning"] == ""  # another one takes over
 
 
 def test_what_a_step_waits_for_is_shown(controller: Controller, story: Story) -> None:
@@ -315,6 +352,13 @@ def test_it_is_ready_while_the_loop_runs_and_the_store_answers(
     controller.store.close()
     refused(controller.client.get("/readyz"), 503, "StoreError")
     assert controller.client.get("/healthz").json()["ok"]
+    with pytest.raises(StoreError):
+        controller.loop.tick()
+    assert controller.client.get("/healthz").json()["ok"], "a store that is gone is no reason to restart"
+    controller.loop.turned -= 61
+    hung = controller.client.get("/healthz")
+    assert hung.status_code == 503
+    assert "restart" in hung.json()["reason"]
 
 
 def test_the_description_covers_every_operation(controller: Controller) -> None:

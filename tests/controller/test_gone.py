@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 import pytest
 
-from accede.controller.gone import SILENT, gone_back, gone_sources
+from accede.controller.gone import SILENT, gone_back, gone_reports, gone_sources
 from accede.store.closing import CLOSED
 from accede.store.evidence import LABELS, WIRE, Evidence
 from accede.store.rollouts import Phase, ReplicaReport
 from accede.store.routes import Arm, ServiceRoute
 from tests.controller.test_loop import House, directory, house  # noqa: F401  (its fixtures)
+
+if TYPE_CHECKING:
+    from .conftest import Story
 
 NOW = 10_000.0
 ARM = Arm(role="stable", version="1", addresses=("http://h:1",), weight=10_000)
@@ -42,6 +48,59 @@ def test_which_sources_are_gone(
 ) -> None:
     parts = [evidence(*one) for one in sources]
     assert gone_sources(parts, [report(*one) for one in reports], NOW) == gone
+
+
+OLD = NOW - SILENT - 1
+
+
+@pytest.mark.parametrize(
+    ("old", "gone"),
+    [
+        ({}, True),
+        ({"at": NOW - SILENT + 1}, False),  # not for long enough
+        ({"assigned": {"fraud|r1|0|stable": 7}}, False),  # against which losses are counted
+        ({"finished": {"fraud|r1|3|candidate": 7}}, False),
+        ({"assigned": {"fraud|r10|0|stable": 7, "credit|r1|0|stable": 7}}, True),  # of others, or ended
+        ({"tripped": {"fraud": 4}}, False),
+        ({"lapsed": {"fraud": 4}}, False),
+        ({"direct": {"fraud": "INC-1"}}, False),
+        ({"direct": {"credit": "INC-1"}}, True),
+    ],
+)
+def test_which_reports_nobody_needs(story: Story, old: dict[str, Any], gone: bool) -> None:
+    record = story.at(None, id="r1")
+    fields = {"at": OLD, "generations": {"fraud": 4}, **old}
+    silent = ReplicaReport("a:x", "a", **fields)
+    heard = report("b:x")
+    assert gone_reports([heard, silent], [record], NOW) == ((silent,) if gone else ())
+    assert gone_reports([silent], [record], NOW) == ()  # of nobody else it would be known that all are silent
+    if "at" not in old:
+        assert gone_reports([silent, heard], [], NOW) == (silent,)
+
+
+def test_the_report_of_a_dead_router_stays_until_the_rollout_that_it_served_has_ended(
+    house: House,  # noqa: F811
+) -> None:
+    house.rounds(1)
+    record = house.acts.start("fraud", "43", "anna", policy="careful")
+    begun = house.script.now
+    counts = {f"fraud|{record.id}|0|stable": 500}
+    for source, assigned in (("dead:x", counts), ("older:x", {})):
+        house.store.publish_report(ReplicaReport(source, "dead", begun, assigned=assigned))
+
+    def hour() -> set[str]:
+        for _ in range(2):
+            house.script.now += SILENT
+            house.store.publish_report(ReplicaReport("alive:x", "alive", house.script.now))
+            house.rounds(1)
+        return {one.source for one in house.store.reports()}
+
+    assert hour() == {"dead:x", "alive:x"}
+    house.acts.abort("fraud", "anna", "INC-1")
+    assert hour() == {"alive:x"}
+    house.store.publish_report(ReplicaReport("dead:x", "dead", house.script.now))
+    house.rounds(300)
+    assert {one.source for one in house.store.reports()} == {"dead:x", "alive:x"}
 
 
 def test_a_store_behind_its_routers_is_said_with_both_generations() -> None:

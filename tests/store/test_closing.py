@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +12,7 @@ from accede.errors import StaleWrite, StoreError
 from accede.store.closing import CLOSED
 from accede.store.evidence import merge
 from accede.store.protocol import Store
+from accede.store.redis import leads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +72,81 @@ def test_whoever_leads_goes_on_leading(store: Store, records: Records) -> None:
     assert store.claim("me", 5.0).mine
 
 
+def test_who_leads_is_told_with_since_when_and_so_is_a_vacancy(store: Store) -> None:
+    never = store.leadership()
+    assert (never.leader, never.standing_by, never.vacant) == (None, (), None)
+    store.claim("me", 60.0)
+    first = store.leadership()
+    assert first.leader is not None
+    assert (first.leader.holder, first.standing_by, first.vacant) == ("me", (), None)
+    assert first.leader.since is not None
+    assert first.at - 30 < first.leader.since <= first.at
+    store.claim("me", 60.0)
+    again = store.leadership()
+    assert again.leader == first.leader  # it leads on, not anew
+    assert again.at >= first.at
+    store.resign("me")
+    gone = store.leadership()
+    assert gone.leader is None
+    assert gone.vacant is not None
+    assert again.at - 0.01 <= gone.vacant <= gone.at  # the clock is told in milliseconds
+
+
+def test_a_lead_that_ran_out_is_vacant_since_then(store: Store) -> None:
+    store.claim("me", 0.05)
+    until = monotonic() + 20.0
+    while (found := store.leadership()).leader is not None:
+        assert monotonic() < until
+    assert found.vacant is not None
+    assert found.vacant <= found.at
+
+
 @pytest.mark.parametrize("backend", ["valkey", "valkey-cluster"], indirect=True)
 class TestLeads:
+    def test_those_that_stand_by_are_told_longest_first_and_change_with_the_lead(
+        self, backend: Backend
+    ) -> None:
+        first, second, third = backend.open(), backend.open(), backend.open()
+        for store, name in ((first, "first"), (second, "second"), (third, "third")):
+            store.claim(name, 60.0)
+            sleep(0.002)  # since when is told in milliseconds
+        found = third.leadership()
+        assert found.leader is not None
+        assert found.leader.holder == "first"
+        assert [one.holder for one in found.standing_by] == ["second", "third"]
+        since = [one.since for one in found.standing_by]
+        assert second.claim("second", 60.0).holder == "first"
+        assert [one.since for one in first.leadership().standing_by] == since
+        first.resign("first")
+        assert second.claim("second", 60.0).mine
+        first.claim("first", 60.0)
+        found = first.leadership()
+        assert found.leader is not None
+        assert found.leader.holder == "second"
+        assert found.leader.since is not None
+        assert since[0] is not None
+        assert found.leader.since > since[0]
+        assert [one.holder for one in found.standing_by] == ["third", "first"]
+
+    def test_one_that_is_silent_stands_by_no_more_and_is_forgotten(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch, server_of: Callable[[str], Server]
+    ) -> None:
+        monkeypatch.setattr(leads, "SHOWN", 0.05)
+        monkeypatch.setattr(leads, "_FORGOTTEN", 0.1)
+        monkeypatch.setattr(leads, "_NOTED", 0.0)
+        one, other = backend.open(), backend.open()
+        one.claim("one", 60.0)
+        other.claim("other", 60.0)
+        until = monotonic() + 20.0
+        while one.leadership().standing_by:
+            assert monotonic() < until
+        sleep(0.1)
+        one.claim("one", 60.0)
+        (kind,) = [kind for kind in ("valkey", "valkey-cluster") if str(server_of(kind).port) in backend.address]
+        prefix = backend.address.rpartition("=")[2]
+        with server_of(kind).client() as client:
+            assert client.hkeys(f"{prefix}:{{{prefix}}}:controllers") == [b"one"]
+
     def test_another_leads_only_when_the_lead_was_given_up(self, backend: Backend) -> None:
         first, second = backend.open(), backend.open()
         assert first.claim("first", 60.0).mine

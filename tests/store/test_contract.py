@@ -195,6 +195,20 @@ def test_a_report_replaces_its_sources_earlier_one(store: Store, records: Record
     assert store.reports() == (records.report("a/1", 2.0), records.report("b/1"))
 
 
+def test_a_report_is_forgotten_unless_its_source_has_spoken_since(
+    backend: Backend, store: Store, records: Records
+) -> None:
+    for report in (records.report("a/1", 1.0), records.report("b/1", 2.0), records.report("c/1", 3.0)):
+        store.publish_report(report)
+    silent = store.reports()[:2]
+    backend.open().publish_report(records.report("b/1", 9.0))
+    assert store.forget_reports((*silent, records.report("unheard/1", 1.0))) == 1
+    assert store.reports() == (records.report("b/1", 9.0), records.report("c/1", 3.0))
+    assert store.forget_reports(silent) == 0
+    store.publish_report(records.report("a/1", 10.0))  # one that comes back is read again
+    assert store.reports()[0] == records.report("a/1", 10.0)
+
+
 # 4: what cannot be read
 
 
