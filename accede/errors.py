@@ -9,7 +9,8 @@
     ├── NotFound                   no such service, rollout or version
     ├── Conflict                   the state does not allow the act (a second start, a finished rollout)
     ├── StoreError                 the store cannot be read or written
-    │   └── StaleWrite             a compare-and-set lost: somebody else decided first
+    │   ├── StaleWrite             a compare-and-set lost: somebody else decided first
+    │   └── SourceClosed           evidence of a source that was taken for gone and is in a total already
     ├── WireError                  a stored or received record cannot be decoded
     ├── Unreachable                a process or an upstream does not answer
     ├── PortInUse                  the address to listen on is taken
@@ -89,6 +90,17 @@ class StoreError(AccedeError):
 
 class StaleWrite(StoreError):
     """A compare-and-set lost: the record or the route has changed since it was read."""
+
+
+class SourceClosed(StoreError):
+    """Evidence of a source whose totals have been added to those of closed ones.
+
+    `published`: which of its publications that was, by its time; None where the store does not know.
+    """
+
+    def __init__(self, message: str, published: float | None) -> None:
+        self.published = published
+        super().__init__(message)
 
 
 class WireError(AccedeError):

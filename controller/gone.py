@@ -42,8 +42,8 @@ def gone_reports(
 ) -> tuple[ReplicaReport, ...]:
     """Reports that nobody needs any more: of boots not heard for SILENT that served no open rollout.
 
-    An open rollout needs the counts at assignment, against which its losses and sample ratios are checked, and
-    what a router held. The newest of all reports stays, since from its age it is known that none is heard.
+    An open rollout needs the counts at assignment, against which its losses and sample ratios are checked,
+    and what a router held. The newest of all reports stays: by its age it is known that none is heard.
     """
     if not reports:
         return ()
@@ -66,18 +66,26 @@ def gone_sources(
 ) -> frozenset[str]:
     """Sources that will not publish again.
 
-    A source is `replica:boot-life`. Its parent begins a life when the one before has ended, so all but the
-    last of a boot are gone. A whole boot is when neither parent nor observer has been heard for SILENT.
+    A source is `replica:boot-life`, or `replica:boot-life.name` where a life goes on under another name.
+    Its parent begins a life when the one before has ended, so all but the last of a boot are gone. A whole
+    boot is when neither parent nor observer has been heard for SILENT.
     """
-    newest: dict[str, int] = {}
+    newest: dict[str, tuple[int, int]] = {}
     heard = {report.source: report.at for report in reports}
-    sources: dict[str, tuple[str, int]] = {}
+    sources: dict[str, tuple[str, tuple[int, int]]] = {}
     for one in evidence:
-        boot, dash, life = one.source.rpartition("-")
-        if one.source in {CLOSED, LABELS} or not dash or not life.isdecimal():
+        boot, dash, last = one.source.rpartition("-")
+        number, dot, name = last.partition(".")
+        if (
+            one.source in {CLOSED, LABELS}
+            or not dash
+            or not number.isdecimal()
+            or name.isdecimal() != bool(dot)
+        ):
             continue
-        sources[one.source] = (boot, int(life))
-        newest[boot] = max(newest.get(boot, 0), int(life))
+        life = int(number), int(name or 0)
+        sources[one.source] = (boot, life)
+        newest[boot] = max(newest.get(boot, life), life)
         heard[boot] = max(heard.get(boot, 0.0), one.published)
     return frozenset(
         source

@@ -9,7 +9,7 @@ bounds them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
@@ -20,6 +20,7 @@ from ..store.labels import Prediction
 from ..store.open import open_store
 from ..store.protocol import RouterStore
 from ..store.rollouts import ReplicaReport
+from .continuing import Continuing, Key, epoch_of
 
 _PAUSE = 0.5  # seconds before a store that failed is tried again
 _LAST_CHANCE = 1.0  # seconds that a store gets at the end when it has been failing
@@ -46,6 +47,8 @@ class Outbox:
         self._waiting: dict[Hashable, Record] = {}
         self._writing: Record | None = None
         self._numbers = count()
+        self._continuing = Continuing(complain)
+        self._epochs: Collection[Key] | None = None
         self._failing = False
         self._closing = False
         self._abandoned = False  # closed, and what still waits is given up
@@ -68,6 +71,11 @@ class Outbox:
         with self._changed:
             self._waiting[key] = record
             self._changed.notify_all()
+
+    def keep(self, epochs: Collection[Key]) -> None:
+        """Evidence of other epochs than these will not be put any more."""
+        with self._changed:
+            self._epochs = epochs
 
     def append(self, predictions: Remembered) -> None:
         """Write these too, in place of nothing."""
@@ -109,7 +117,7 @@ class Outbox:
                 self._writing = record
             try:
                 store = store or open_store(self._address)
-                _publish(store, record)
+                self._publish(store, record)
                 self._failing = False
                 done = True
             except AccedeError as problem:
@@ -117,6 +125,10 @@ class Outbox:
                 done = False
             with self._changed:
                 self._writing = None
+                if done and self._epochs is not None:
+                    waiting = (record for record in self._waiting.values() if isinstance(record, Evidence))
+                    self._continuing.keep({*self._epochs, *map(epoch_of, waiting)})
+                    self._epochs = None
                 if not done:
                     self._waiting.setdefault(key, record)
                 self._changed.notify_all()
@@ -125,6 +137,14 @@ class Outbox:
         if store is not None:
             store.close()
 
+    def _publish(self, store: RouterStore, record: Record) -> None:
+        if isinstance(record, Evidence):
+            self._continuing.publish(store, record)
+        elif isinstance(record, ReplicaReport):
+            store.publish_report(record)
+        else:
+            _remember(store, record)
+
     def _failed(self, store: RouterStore | None, problem: AccedeError) -> RouterStore | None:
         if not self._failing:
             self._failing = True
@@ -132,15 +152,6 @@ class Outbox:
         if store is not None:
             store.close()  # a store that came back may be another file
         return None
-
-
-def _publish(store: RouterStore, record: Record) -> None:
-    if isinstance(record, Evidence):
-        store.publish_evidence(record)
-    elif isinstance(record, ReplicaReport):
-        store.publish_report(record)
-    else:
-        _remember(store, record)
 
 
 def _remember(store: RouterStore, record: Remembered) -> None:

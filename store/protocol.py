@@ -119,8 +119,12 @@ class RouterStore(Protocol):
         """
         ...
 
-    def publish_evidence(self, evidence: Evidence) -> None:
-        """Replace this source's evidence for the same service, rollout and epoch. StoreError: closed."""
+    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
+        """Replace this source's evidence for the same service, rollout and epoch.
+
+        `body`: its wire form, where the caller has it already. Raises SourceClosed for what `close_sources`
+        has closed.
+        """
         ...
 
     def publish_report(self, report: ReplicaReport) -> None:
@@ -185,8 +189,8 @@ class Store(RouterStore, Protocol):
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
         """Add what these sources have said to the total of `store.closing.CLOSED`, each once, for ever.
 
-        Theirs are not among the evidence any more and they cannot publish again. Returns how many parts were
-        added; none of those already closed.
+        Theirs are not among the evidence any more and they cannot publish again: SourceClosed tells them
+        which of their publications was added. Returns how many parts were added; none of those already closed.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from .closing import CLOSED, CLOSED_MARK, closed_total
+from .closing import CLOSED, closed_total, is_closed, mark_of
 from .evidence import encode_evidence
 from .reading import read_evidence
 
@@ -21,12 +21,13 @@ def close_sources(
     done = 0
     for epoch in sorted({row[0] for row in rows}):
         bodies = {source: body for at, source, body in rows if at == epoch}
-        gone = [name for name in bodies if name in sources and bodies[name] != CLOSED_MARK]
+        gone = [name for name in bodies if name in sources and not is_closed(bodies[name])]
         if not gone:
             continue
         names = [*gone, *([CLOSED] if CLOSED in bodies else [])]
-        total = closed_total([read_evidence(service, rollout, epoch, name, bodies[name]) for name in names])
-        marks = [(service, rollout, epoch, name, CLOSED_MARK) for name in gone]
+        parts = {name: read_evidence(service, rollout, epoch, name, bodies[name]) for name in names}
+        total = closed_total([*parts.values()])
+        marks = [(service, rollout, epoch, name, mark_of(parts[name])) for name in gone]
         connection.executemany("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)", marks)
         connection.execute(
             "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",

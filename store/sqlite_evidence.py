@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from .closing import CLOSED_MARK
+from .closing import is_closed
 from .evidence import Evidence
 from .reading import Decode, read_evidence
 
@@ -59,7 +59,7 @@ class RememberedEvidence:
                 ).fetchone()[0]
                 like = (one.evidence if one is not None else None) or like
                 found = None
-                if body != CLOSED_MARK:
+                if not is_closed(body):
                     found = read_evidence(service, rollout, epoch, source, body, self._decode, like)
                 one = _Known(row, found, _SPREAD * len(body))
             now[epoch, source] = one

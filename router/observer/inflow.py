@@ -271,6 +271,10 @@ class Inflow:
         self._forget(now)
         return news
 
+    def epochs(self) -> frozenset[tuple[str, str, int]]:
+        """Service, rollout and epoch of all that evidence may still come of."""
+        return frozenset(self._epochs)
+
     def complaints(self) -> list[str]:
         """What could not be read and why, each said once."""
         new = sorted({line for epoch in self._epochs.values() for line in epoch.fold.complaints} - self._said)

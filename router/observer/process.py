@@ -123,6 +123,7 @@ class _Observing:
         if last or not outbox.holds(Evidence) or (unwritten and outbox.failing):
             for evidence in self.inflow.evidence(time(), unwritten=unwritten):
                 outbox.put((evidence.service, evidence.rollout, evidence.epoch), evidence)
+            outbox.keep(self.inflow.epochs())
             for line in self.inflow.complaints():
                 complain(line)
 

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Final
 
 from ...errors import StoreError, WireError
-from ..closing import CLOSED, CLOSED_MARK, closed_source, closed_total
+from ..closing import CLOSED, CLOSED_MARK, closed_source, closed_total, is_closed, mark_of
 from ..evidence import Evidence, encode_evidence
 from ..reading import read_evidence
 from .bodies import packed, unpacked
@@ -30,10 +30,10 @@ class EvidenceStore:
         self._lock = Lock()
         self._known: dict[tuple[str, str], Rows] = {}  # service and rollout, oldest use first
 
-    def publish(self, evidence: Evidence) -> None:
-        """Replace this source's evidence for the same service, rollout and epoch."""
+    def publish(self, evidence: Evidence, body: bytes) -> None:
+        """Replace this source's evidence for the same service, rollout and epoch by this, of wire form `body`."""
         keys, service, rollout = self._connection.keys, evidence.service, evidence.rollout
-        answer = self._connection.run(
+        answer, *mark = self._connection.run(
             PUBLISH,
             (
                 keys.of(service, "evidence", rollout),
@@ -41,13 +41,13 @@ class EvidenceStore:
                 keys.of(service, "meta"),
             ),
             (
-                f"{evidence.epoch}|{evidence.source}", packed(encode_evidence(evidence)), rollout,
+                f"{evidence.epoch}|{evidence.source}", packed(body), rollout,
                 CLOSED_MARK, AFTER_THE_END, new_version(),
             ),
             writes=True,
         )  # fmt: skip
         if answer == b"CLOSED":
-            raise closed_source(evidence)
+            raise closed_source(evidence, mark[0])
 
     def read(self, service: str, rollout: str) -> tuple[Evidence, ...]:
         """The latest of every source and epoch, by epoch and source."""
@@ -55,7 +55,7 @@ class EvidenceStore:
         return tuple(
             read_evidence(service, rollout, epoch, source, body)
             for (epoch, source), (_, body) in sorted(rows.items())
-            if body != CLOSED_MARK
+            if not is_closed(body)
         )
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
@@ -69,20 +69,24 @@ class EvidenceStore:
         keys = self._connection.keys
         for _ in range(_TRIES):
             rows = {source: row for (at, source), row in self._rows(service, rollout).items() if at == epoch}
-            gone = [name for name in sorted(rows) if name in sources and rows[name][1] != CLOSED_MARK]
+            gone = [name for name in sorted(rows) if name in sources and not is_closed(rows[name][1])]
             if not gone:
                 return 0
-            parts = [
-                read_evidence(service, rollout, epoch, name, rows[name][1])
+            parts = {
+                name: read_evidence(service, rollout, epoch, name, rows[name][1])
                 for name in (*gone, *([CLOSED] if CLOSED in rows else []))
-            ]
+            }
             answer = self._connection.run(
                 CLOSE,
                 (keys.of(service, "evidence", rollout), keys.of(service, "versions", rollout)),
                 (
-                    CLOSED_MARK, f"{epoch}|{CLOSED}", rows[CLOSED][0] if CLOSED in rows else b"",
-                    packed(encode_evidence(closed_total(parts))), new_version(),
-                    *(part for name in gone for part in (f"{epoch}|{name}", rows[name][0])),
+                    f"{epoch}|{CLOSED}", rows[CLOSED][0] if CLOSED in rows else b"",
+                    packed(encode_evidence(closed_total([*parts.values()]))), new_version(),
+                    *(
+                        part
+                        for name in gone
+                        for part in (f"{epoch}|{name}", rows[name][0], mark_of(parts[name]))
+                    ),
                 ),
                 writes=True,
             )  # fmt: skip

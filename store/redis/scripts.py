@@ -134,12 +134,14 @@ if tonumber(redis.call('HGET', KEYS[1], 'fence') or '0') < tonumber(ARGV[1]) the
 end
 """)
 
-# KEYS: evidence, versions, meta. ARGV: "epoch|source", body, rollout, mark of what is closed, seconds that
-# evidence outlives its rollout, a new version. A source whose last total has been added to `closed`
-# is never added again.
+# KEYS: evidence, versions, meta. ARGV: "epoch|source", body, rollout, how the mark of what is closed begins,
+# seconds that evidence outlives its rollout, a new version. A source whose last total has been added to
+# `closed` is never added again. Answers DONE, or CLOSED with the mark.
 PUBLISH: Final = Script("""
-local closed = redis.call('HSTRLEN', KEYS[1], ARGV[1]) == #ARGV[4]
-if closed and redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[4] then return 'CLOSED' end
+if redis.call('HSTRLEN', KEYS[1], ARGV[1]) < 64 then
+  local there = redis.call('HGET', KEYS[1], ARGV[1])
+  if there and string.sub(there, 1, #ARGV[4]) == ARGV[4] then return {'CLOSED', there} end
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[6])
 local meta = redis.call('HGET', KEYS[3], ARGV[3])
@@ -147,7 +149,7 @@ if not meta or string.match(meta, '^%d+ 1') then
   redis.call('EXPIRE', KEYS[1], ARGV[5])
   redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
-return 'DONE'
+return {'DONE'}
 """)
 
 # KEYS: evidence, versions. ARGV: pairs of "epoch|source" and the version that the caller has. Answers
@@ -167,20 +169,20 @@ end
 return found
 """)
 
-# KEYS: evidence, versions. ARGV: mark, "epoch|closed", its version ('' where there is none), the new total,
-# a new version, then pairs of the sources added to it and the versions that were added. Answers DONE or
-# CHANGED.
+# KEYS: evidence, versions. ARGV: "epoch|closed", its version ('' where there is none), the new total, a new
+# version, then triples of the sources added to it, the versions that were added, and the marks that stay in
+# their places. Answers DONE or CHANGED.
 CLOSE: Final = Script("""
-if (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[3] then return 'CHANGED' end
-for i = 6, #ARGV, 2 do
+if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 'CHANGED' end
+for i = 5, #ARGV, 3 do
   if redis.call('HGET', KEYS[2], ARGV[i]) ~= ARGV[i + 1] then return 'CHANGED' end
 end
-for i = 6, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[1])
-  redis.call('HSET', KEYS[2], ARGV[i], ARGV[5])
+for i = 5, #ARGV, 3 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[4])
 end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
 return 'DONE'
 """)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from ...errors import AccedeError, StoreError
-from ..evidence import Evidence
+from ..evidence import Evidence, encode_evidence
 from ..protocol import Commit, Lead, Leadership, Routes
 from ..rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
 from .address import Address
@@ -69,9 +69,9 @@ class RedisStore:
         """Until a changed route is announced, `longest` at most."""
         self._routes.wait(longest)
 
-    def publish_evidence(self, evidence: Evidence) -> None:
+    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
         """Replace this source's evidence for the same service, rollout and epoch."""
-        self._evidence.publish(evidence)
+        self._evidence.publish(evidence, encode_evidence(evidence) if body is None else body)
 
     def publish_report(self, report: ReplicaReport) -> None:
         """Replace this source's report."""

@@ -46,7 +46,7 @@ def poll(ready: Callable[[], Any], seconds: float = 15.0) -> Any:
 class ObserverProcess:
     """An observer; the test plays parent and workers."""
 
-    def __init__(self, folder: Path, store: Path) -> None:
+    def __init__(self, folder: Path, store: Path, address: str = "") -> None:
         self.store = store
         self.path = str(folder / "o.sock")
         listener = socket.socket(socket.AF_UNIX)
@@ -54,7 +54,7 @@ class ObserverProcess:
         listener.listen()
         self.control, theirs = socket.socketpair()
         self.control.settimeout(15)
-        config = ObserverConfig("replica:boot", str(store), listener.fileno(), theirs.fileno())
+        config = ObserverConfig("replica:boot", address or str(store), listener.fileno(), theirs.fileno())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "accede.router.observer.process", msgspec.json.encode(config).decode()],
             pass_fds=(listener.fileno(), theirs.fileno()),

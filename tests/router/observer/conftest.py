@@ -14,8 +14,8 @@ from tests.router.observer.alone import ObserverProcess
 def start(tmp_path: Path) -> Iterator[Callable[..., ObserverProcess]]:
     started: list[ObserverProcess] = []
 
-    def begin(store: Path = tmp_path / "store") -> ObserverProcess:
-        started.append(ObserverProcess(tmp_path, store))
+    def begin(store: Path = tmp_path / "store", address: str = "") -> ObserverProcess:
+        started.append(ObserverProcess(tmp_path, store, address))
         return started[-1]
 
     yield begin

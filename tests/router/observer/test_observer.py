@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from accede.router.facts import (
     encode_flush,
     encode_message,
 )
-from accede.store.evidence import SeriesKey
+from accede.store.closing import CLOSED
+from accede.store.evidence import SeriesKey, merge
+from accede.store.open import open_store
 from tests.router.observer.alone import ObserverProcess, poll
+from tests.store.servers import Server
 
 
 def flush(*numbers: int, answer: bytes = b'{"p": 0.5}', worker: int = 0, line: int = 10**9) -> bytes:
@@ -102,6 +106,48 @@ def test_a_store_that_is_gone_is_tried_on_while_sums_are_kept(
         return False
 
     poll(arrived)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "valkey"])
+def test_a_source_that_was_closed_goes_on_under_another_name_and_counts_each_request_once(
+    start: Callable[..., ObserverProcess], tmp_path: Path, kind: str
+) -> None:
+    server = Server(tmp_path / "valkey") if kind == "valkey" else None
+    address = str(tmp_path / "store") if server is None else f"redis://127.0.0.1:{server.port}"
+    try:
+        observer = start(address=address)
+        observer.obey()
+        worker = observer.worker()
+        worker.sendall(flush(1, 2, 3))
+        with closing(open_store(address)) as store:
+
+            def counted() -> tuple[int, float]:
+                total = merge(store.evidence("s", "r"))
+                if total is None or "stable" not in total.arms:
+                    return 0, 0.0
+                series = total.series[SeriesKey("stable", "", "mean")]
+                assert sum(series.n) == total.arms["stable"].accounted
+                return total.arms["stable"].accounted, sum(series.sum)
+
+            def arrived(requests: int) -> None:
+                poll(lambda: counted() == (requests, 0.5 * requests))
+
+            arrived(3)
+            for name, numbers in ((1, (11, 12)), (2, (21, 22, 23))):
+                sources = {one.source for one in store.evidence("s", "r")} - {CLOSED}
+                assert store.close_sources("s", "r", sources) == 1
+                worker.sendall(flush(*numbers))
+                arrived(5 if name == 1 else 8)
+                assert {one.source for one in store.evidence("s", "r")} == {CLOSED, f"replica:boot.{name}"}
+        observer.control.sendall(encode_message(Drain()))
+        worker.close()
+        code, said = observer.end()
+        assert code == 0
+        assert said.count("it goes on as") == 2
+        assert "lost" not in said
+    finally:
+        if server is not None:
+            server.end()
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["drained", "orphaned"])
