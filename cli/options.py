@@ -182,6 +182,31 @@ ProbePort = Annotated[
 ]
 
 
+KeepDecisions = Annotated[
+    str,
+    typer.Option(
+        "--keep-decisions",
+        envvar="ACCEDE_KEEP_DECISIONS",
+        help="How long after a rollout's end its decisions are kept with all that they saw, such as 90d, or "
+        "forever. Those of open rollouts and of each service's newest one stay; records and audit trail as well.",
+        metavar="TIME",
+    ),
+]
+
+
+def seconds_of(flag: str, text: str) -> float:
+    """Seconds, of `36h` or `90d`; infinity of `forever`. Raises UsageError."""
+    import math
+    import re
+
+    if text == "forever":
+        return math.inf
+    found = re.fullmatch(r"([0-9]{1,6})(s|m|h|d)", text)
+    if found is None or not int(found[1]):
+        raise UsageError(f"{flag} is {text[:40]!r}; write a time such as 36h or 90d, or forever")
+    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]]
+
+
 def tls_files(cert: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
     """The files the flags name, absolute; None without any. Raises UsageError: half a pair."""
     from ..router.proxy.tls import TlsFiles

@@ -16,6 +16,7 @@ from .options import (
     Data,
     Drain,
     Host,
+    KeepDecisions,
     MaxConnections,
     Port,
     ProbeHost,
@@ -26,6 +27,7 @@ from .options import (
     TlsKey,
     Workers,
     api_tls,
+    seconds_of,
     tls_files,
 )
 
@@ -70,7 +72,7 @@ def router(  # noqa: PLR0917 - one parameter per flag
     raise typer.Exit(run_router(config))
 
 
-def controller(
+def controller(  # noqa: PLR0917 - one parameter per flag
     services: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +88,7 @@ def controller(
     api_tls_cert: ApiTlsCert = None,
     api_tls_key: ApiTlsKey = None,
     store: SharedStore = "",
+    keep_decisions: KeepDecisions = "90d",
 ) -> None:
     """Run the controller: it judges the evidence, decides, and serves the API.
 
@@ -97,6 +100,7 @@ def controller(
     config = ControllerConfig(
         data=data, services=services, store=keep_secret(store) or None, host=api_host, port=api_port,
         tokens=tokens, tls=api_tls(api_tls_cert, api_tls_key),
+        keep_decisions=seconds_of("--keep-decisions", keep_decisions),
     )  # fmt: skip
     code = run_controller(config)
     raise typer.Exit(code)

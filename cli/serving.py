@@ -18,6 +18,7 @@ from .options import (
     Data,
     Drain,
     Host,
+    KeepDecisions,
     MaxConnections,
     Port,
     Services,
@@ -26,6 +27,7 @@ from .options import (
     TlsKey,
     Workers,
     api_tls,
+    seconds_of,
     tls_files,
 )
 
@@ -58,6 +60,7 @@ def serve(  # noqa: PLR0917 - one parameter per flag
     tokens: ApiTokens = None,
     api_tls_cert: ApiTlsCert = None,
     api_tls_key: ApiTlsKey = None,
+    keep_decisions: KeepDecisions = "90d",
 ) -> None:
     """Run the proxy and the controller on this machine until Ctrl-C. One that dies is started again."""
     from ..router.proxy.tls import Pem, server_context
@@ -66,6 +69,7 @@ def serve(  # noqa: PLR0917 - one parameter per flag
 
     services, data = services.absolute(), data.absolute()
     tls = tls_files(tls_cert, tls_key, tls_client_ca)
+    seconds_of("--keep-decisions", keep_decisions)
     scheme = "http" if tls is None else "https"
     _check(services, data, (host, port, "--port"), (api_host, api_port, "--api-port"))
     api, api_scheme = _api_flags(tokens, api_tls(api_tls_cert, api_tls_key))
@@ -76,7 +80,7 @@ def serve(  # noqa: PLR0917 - one parameter per flag
         "controller",
         [
             *accede, "controller", "--services", str(services), "--data", str(data),
-            "--api-host", api_host, "--api-port", str(api_port), *api,
+            "--api-host", api_host, "--api-port", str(api_port), "--keep-decisions", keep_decisions, *api,
         ],
         lambda: _answers(f"{api_scheme}://{_reachable(api_host)}:{api_port}/readyz"),
     )  # fmt: skip

@@ -25,6 +25,8 @@ from ..store.rollouts import (
     Verdict,
 )
 
+_GONE = " Its decisions are not kept any more (--keep-decisions)."
+
 
 class Row(msgspec.Struct, frozen=True):
     """One comparison as a row of a table. Texts are as shown; the finding has the numbers."""
@@ -60,6 +62,9 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
 
     Raises NotFound for a number that does not exist.
     """
+    gone = record.phase.ended and not decisions  # every rollout ends by one
+    if number is not None and gone:
+        raise NotFound(f"the decisions of rollout {record.id} are not kept any more (--keep-decisions)")
     if number is not None and not 1 <= number <= len(decisions):
         raise NotFound(f"rollout {record.id} has {len(decisions)} decisions, there is no number {number}")
     if not decisions:
@@ -69,8 +74,8 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         drift, advice = (analysis.drift, analysis.advice) if analysis is not None else ((), ())
         calibration = analysis.calibration if analysis is not None else ()
         return Explanation(
-            record.id, None, at, "none", _sentence(record.reason), rows, checks, drift=drift, advice=advice,
-            calibration=calibration,
+            record.id, None, at, "none", _sentence(record.reason) + (_GONE if gone else ""), rows, checks,
+            drift=drift, advice=advice, calibration=calibration,
         )  # fmt: skip
     position = (number or len(decisions)) - 1
     decision = decisions[position]

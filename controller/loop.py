@@ -28,7 +28,7 @@ from .looking import Engine
 from .performing import CONTROLLER
 from .reconciling import TICK, Found, Reconciler
 from .rounds import Rounds
-from .tidying import Tidying
+from .tidying import KEEP_DECISIONS, Tidying
 
 log = structlog.get_logger("accede.controller")
 
@@ -48,6 +48,7 @@ class Loop:
         *,
         clock: Callable[[], float] = time.time,
         name: str = CONTROLLER,
+        keep_decisions: float = KEEP_DECISIONS,
     ) -> None:
         self._store = store
         self._files = files
@@ -56,7 +57,7 @@ class Loop:
         self._faults = Faults()
         self.reconciler = Reconciler(store, files, engine, clock, self._faults)
         self._rounds = Rounds(store, self.reconciler, self._faults, self._leads)
-        self._tidying = Tidying(store)
+        self._tidying = Tidying(store, keep_decisions)
         self.beat: float | None = None
         self.turned = time.monotonic()
 

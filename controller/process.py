@@ -31,6 +31,7 @@ from .files import ServiceFiles
 from .lines import Lines
 from .looking import Engine, statistics
 from .loop import Loop
+from .tidying import KEEP_DECISIONS
 
 LOCK_NAME: Final = "controller.lock"
 _BACKLOG: Final = 128
@@ -47,7 +48,8 @@ class ControllerConfig:
 
     `services` None: no files; the controller looks after what the store knows.
     `tokens`: the file that says who may call the API; None: everybody on this machine, nobody else.
-    `tls`: PEM files of the API's certificate and key; None: plain HTTP.
+    `tls`: PEM files of the API's certificate and key; None: plain HTTP. `keep_decisions`: seconds after a
+    rollout's end.
     """
 
     data: Path
@@ -57,6 +59,7 @@ class ControllerConfig:
     port: int = 8321
     tokens: Path | None = None
     tls: tuple[Path, Path] | None = None
+    keep_decisions: float = KEEP_DECISIONS
 
 
 def run_controller(
@@ -90,7 +93,7 @@ def _serve(
 ) -> None:  # fmt: skip
     # Names this process alone: a restarted one must not take itself for the one before.
     name = f"{platform.node() or 'controller'}:{os.getpid()}:{os.urandom(4).hex()}"
-    loop = Loop(store, files, engine, name=name)
+    loop = Loop(store, files, engine, name=name, keep_decisions=config.keep_decisions)
     desk = Desk(store, files, Acts(store, files, engine), loop, access=access)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,), name="loop", daemon=True)

@@ -202,6 +202,14 @@ class Store(RouterStore, Protocol):
         """Remove these, unless their source has said something since; how many. It may report again."""
         ...
 
+    def forget_ended(self, service: str, before: float, limit: int) -> int:
+        """Remove what the service's rollouts that ended before then have kept, `limit` parts at most; how many.
+
+        Decisions, oldest rollout first, and evidence where it is still there; records and the audit trail stay.
+        Never of an open rollout, nor of the service's newest. WireError: its record cannot be read.
+        """
+        ...
+
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""
         ...

@@ -303,6 +303,10 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     erred: float = 0.0
     calm_since: float | None = None
 
+    def ended_before(self, at: float) -> bool:
+        """Whether it has ended, and before then."""
+        return self.phase.ended and (self.phase_since if self.ended_at is None else self.ended_at) < at
+
 
 class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wire", tag=AUDIT_WIRE):
     """One act or decision, append-only. `actor`: who, or `controller`, or a router's name."""

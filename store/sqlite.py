@@ -30,7 +30,7 @@ from .sqlite_closing import close_sources
 from .sqlite_commits import stored, write
 from .sqlite_evidence import RememberedEvidence
 from .sqlite_faults import store_error
-from .sqlite_forgetting import forget_reports
+from .sqlite_forgetting import forget_ended, forget_reports
 from .sqlite_labels import SqliteLabels
 from .sqlite_leads import LocalLead
 from .sqlite_schema import begin_write, connect, prepare
@@ -216,6 +216,11 @@ class SqliteStore:
         """Remove these, unless their source has said something since; how many."""
         with self._writing("NORMAL") as connection:
             return forget_reports(connection, reports)
+
+    def forget_ended(self, service: str, before: float, limit: int) -> int:
+        """Remove what rollouts that ended before then have kept, `limit` parts at most; how many."""
+        with self._writing("NORMAL") as connection:
+            return forget_ended(connection, service, before, limit)
 
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""

@@ -2,7 +2,7 @@
 
 head        hash: generation, changes (how often the route changed), route, tag (changes with it), lease,
             nonce (of the last commit), fence (the least token that may commit), newest (rollout),
-            newest_version, newest_ended
+            newest_version, newest_ended, forgotten (how many rollouts of `order` keep nothing any more)
 records     hash: rollout -> record;  meta: rollout -> "version ended stamp", its first commit's stamp
 order       list: rollouts, oldest first
 audit       list: "stamp entry", oldest first

@@ -101,8 +101,36 @@ class Records:
         gone = 0
         for report in reports:
             body = connection.call("HGET", key, report.source)
-            if body is not None and _read(body, ReplicaReport, f"report of source {report.source}").at == report.at:
+            if (
+                body is not None
+                and _read(body, ReplicaReport, f"report of source {report.source}").at == report.at
+            ):
                 gone += int(connection.run(FORGET, (key,), (report.source, body), writes=True))
+        return gone
+
+    def forget_ended(self, service: str, before: float, limit: int) -> int:
+        """Remove decisions of the service's rollouts that ended before then, `limit` at most; how many.
+
+        Every step may be repeated: a rollout that is not the newest does not open again.
+        """
+        keys, connection = self._connection.keys, self._connection
+        head, gone = keys.of(service, "head"), 0
+        while gone < limit:
+            newest, done = connection.call("HMGET", head, "newest", "forgotten")
+            rollout = connection.call("LINDEX", keys.of(service, "order"), int(done or 0))
+            if rollout is None or rollout == newest:
+                break
+            body = connection.call("HGET", keys.of(service, "records"), rollout)
+            name = rollout.decode()
+            if body is not None and not _read(body, RolloutRecord, f"rollout {name}").ended_before(before):
+                break
+            place = keys.of(service, "decisions", name)
+            numbers = sorted(connection.call("HKEYS", place), key=int)
+            some = numbers[: limit - gone]
+            if some:
+                gone += int(connection.call("HDEL", place, *some))
+            if len(some) == len(numbers):
+                connection.call("HSET", head, "forgotten", int(done or 0) + 1)
         return gone
 
     def _of(self, service: str | None) -> Iterable[str]:

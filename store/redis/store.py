@@ -136,6 +136,10 @@ class RedisStore:
         """Remove these, unless their source has said something since; how many."""
         return self._records.forget_reports(reports)
 
+    def forget_ended(self, service: str, before: float, limit: int) -> int:
+        """Remove decisions of rollouts that ended before then, `limit` at most; evidence goes by itself."""
+        return self._records.forget_ended(service, before, limit)
+
     def audit(self, service: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:
         """Oldest first, the last `limit`."""
         return self._records.audit(service, limit)
