@@ -77,7 +77,8 @@ SharedStore = Annotated[
         "--store",
         envvar="ACCEDE_STORE",
         help="Where rollouts and evidence are kept: redis://host:6379/0 and the like for several machines (a "
-        "password may stand in ACCEDE_STORE_PASSWORD), or a directory. Default: the one of --data.",
+        "password may stand in ACCEDE_STORE_PASSWORD, or in a file that ACCEDE_STORE_PASSWORD_FILE names), "
+        "or a directory. Default: the one of --data.",
         metavar="ADDRESS",
     ),
 ]
@@ -188,7 +189,7 @@ KeepDecisions = Annotated[
         "--keep-decisions",
         envvar="ACCEDE_KEEP_DECISIONS",
         help="How long after a rollout's end its decisions are kept with all that they saw, such as 90d, or "
-        "forever. Those of open rollouts and of each service's newest one stay; records and audit trail as well.",
+        "forever. Those of open rollouts and of each service's newest stay; so do records and audit trail.",
         metavar="TIME",
     ),
 ]

@@ -16,7 +16,9 @@ FILE_NAME = "accede.db"  # in a data directory
 _SUFFIXES = {".db", ".sqlite", ".sqlite3"}
 _REMOTE = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})  # before a + (store.redis.address)
 
-PASSWORD = "ACCEDE_STORE_PASSWORD"  # noqa: S105  (the variable's name)
+# Names of variables. With _FILE after it, one names a file whose first line is the password.
+PASSWORD = "ACCEDE_STORE_PASSWORD"  # noqa: S105
+SENTINEL_PASSWORD = "ACCEDE_SENTINEL_PASSWORD"  # noqa: S105
 
 
 def open_store(address: str, decode: Decode = plainly) -> Store:
@@ -24,7 +26,8 @@ def open_store(address: str, decode: Decode = plainly) -> Store:
     Redis or Valkey server (store.redis.address has the forms).
 
     A path is a file if it is one already or ends with .db, .sqlite or .sqlite3, else a directory. A server's
-    password may stand in the environment instead (PASSWORD). `decode`: how an embedded store reads evidence.
+    passwords may stand in the environment instead, or in files (PASSWORD, SENTINEL_PASSWORD). `decode`: how
+    an embedded store reads evidence.
     Raises UsageError for an address that means nothing or a client that is not installed, StoreError where
     the store cannot be used.
     """
@@ -40,7 +43,7 @@ def open_store(address: str, decode: Decode = plainly) -> Store:
         ) from None
     from .redis.address import parse  # noqa: PLC0415
 
-    return RedisStore(parse(address, os.environ.get(PASSWORD, "")))
+    return RedisStore(parse(address, _secret(PASSWORD), _secret(SENTINEL_PASSWORD)))
 
 
 def is_remote(address: str) -> bool:
@@ -56,13 +59,28 @@ def keep_secret(address: str) -> str:
     """
     if not is_remote(address):
         return address
-    from .redis.address import parse, without_secret  # noqa: PLC0415
+    from .redis.address import parse, without_secret, without_sentinel_secret  # noqa: PLC0415
 
     parse(address)
-    address, password = without_secret(address)
-    if password:
-        os.environ[PASSWORD] = password
+    for name, take_out in ((PASSWORD, without_secret), (SENTINEL_PASSWORD, without_sentinel_secret)):
+        address, password = take_out(address)
+        if password:
+            os.environ[name] = password
     return address
+
+
+def _secret(name: str) -> str:
+    """What the variable holds, or the first line of the file that its sibling names. Raises UsageError."""
+    told, file = os.environ.get(name, ""), os.environ.get(f"{name}_FILE", "")
+    if told or not file:
+        return told
+    try:
+        return Path(file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is no text"
+        raise UsageError(
+            f"{name}_FILE names {file!r}: {reason}; name a file that this user may read"
+        ) from None
 
 
 def store_path(address: str) -> Path:

@@ -11,6 +11,8 @@ prefix      begins every key, for several installations on one server (accede)
 replicas    how many replicas must have every decision before it counts. Default: 1 while there are any
 ca, cert, key     PEM files of TLS: who signed the server's certificate, and what this client shows
 database    of a unix socket
+sentinel_user, sentinel_password     that the Sentinels ask for; none by default
+sentinel_tls                         yes or no: of the Sentinels, which otherwise speak what the server speaks
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ SCHEMES: Final = frozenset(
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _HIGHEST_PORT: Final = 65535
-_OPTIONS: Final = ("prefix", "replicas", "ca", "cert", "key", "database")
+_SENTINEL_PASSWORD: Final = "sentinel_password"  # noqa: S105  (the option's name)
+_SENTINELS: Final = ("sentinel_user", _SENTINEL_PASSWORD, "sentinel_tls")
+_OPTIONS: Final = ("prefix", "replicas", "ca", "cert", "key", "database", *_SENTINELS)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Kind = Literal["single", "sentinel", "cluster", "unix"]
@@ -57,6 +61,9 @@ class Address(msgspec.Struct, frozen=True):
     ca: str = ""
     cert: str = ""
     key: str = ""
+    sentinel_user: str = ""
+    sentinel_password: str = ""
+    sentinel_tls: bool = False
 
     @property
     def place(self) -> str:
@@ -69,8 +76,8 @@ class Address(msgspec.Struct, frozen=True):
         return f"cluster {where}" if self.kind == "cluster" else where
 
 
-def parse(address: str, password: str = "") -> Address:
-    """The Address of a URL. `password` counts where the URL has none.
+def parse(address: str, password: str = "", sentinel_password: str = "") -> Address:
+    """The Address of a URL. The passwords count where the URL has none.
 
     Raises UsageError, which never repeats user information.
     """
@@ -91,7 +98,8 @@ def parse(address: str, password: str = "") -> Address:
         "replicas": _number("replicas", options["replicas"]) if "replicas" in options else None,
         **{name: options.get(name, "") for name in ("ca", "cert", "key")},
     }
-    if not shared["tls"] and any(shared[name] for name in ("ca", "cert", "key")):
+    shared |= _sentinels(kind, options, sentinel_password, tls=bool(shared["tls"]))
+    if not (shared["tls"] or shared["sentinel_tls"]) and any(shared[name] for name in ("ca", "cert", "key")):
         raise UsageError("store address: ca, cert and key are for TLS; begin it with rediss://")
     if bool(shared["cert"]) != bool(shared["key"]):
         raise UsageError("store address: cert and key belong together; give both or neither")
@@ -126,13 +134,39 @@ def _placed(scheme: str, kind: str, parts: SplitResult, options: dict[str, str])
 
 
 def without_secret(address: str) -> tuple[str, str]:
-    """The address without its password, and the password ('' where it has none)."""
+    """The address without the server's password, and the password ('' where it has none)."""
     head, mark, rest = address.partition("://")
     info, at, place = rest.partition("/")[0].rpartition("@")
     user, colon, secret = info.partition(":")
     if not at or not colon:
         return address, ""
     return f"{head}{mark}{user}@{place}{rest[len(info) + 1 + len(place) :]}", unquote(secret)
+
+
+def without_sentinel_secret(address: str) -> tuple[str, str]:
+    """The address without the Sentinels' password, and the password ('' where it has none)."""
+    head, mark, query = address.partition("?")
+    parts = query.split("&")
+    kept = [part for part in parts if unquote(part.partition("=")[0]) != _SENTINEL_PASSWORD]
+    secret = dict(parse_qsl(query)).get(_SENTINEL_PASSWORD, "")
+    return (head + (mark if kept else "") + "&".join(kept) if secret else address), secret
+
+
+def _sentinels(kind: str, options: dict[str, str], password: str, *, tls: bool) -> dict[str, str | bool]:
+    """What the address says of its Sentinels."""
+    if kind != "sentinel":
+        for name in _SENTINELS:
+            if name in options:
+                raise UsageError(f"store address: {name} is for redis+sentinel:// addresses")
+        return {"sentinel_tls": False}
+    told = options.get("sentinel_tls", "yes" if tls else "no")
+    if told not in {"yes", "no"}:
+        raise UsageError("store address: sentinel_tls is yes or no")
+    return {
+        "sentinel_user": options.get("sentinel_user", ""),
+        "sentinel_password": options.get(_SENTINEL_PASSWORD, "") or password,
+        "sentinel_tls": told == "yes",
+    }
 
 
 def _split(address: str) -> SplitResult:

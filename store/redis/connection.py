@@ -169,15 +169,17 @@ def _client(address: Address) -> Any:
         "retry": once_more,
         "protocol": 2,
     }
+    secured: dict[str, Any] = {
+        "ssl": True,
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": address.ca or None,
+        "ssl_certfile": address.cert or None,
+        "ssl_keyfile": address.key or None,
+    }
+    asking = {name: value for name, value in options.items() if name.startswith("socket_")}
     if address.tls:
-        options |= {
-            "ssl": True,
-            "ssl_cert_reqs": "required",
-            "ssl_check_hostname": True,
-            "ssl_ca_certs": address.ca or None,
-            "ssl_certfile": address.cert or None,
-            "ssl_keyfile": address.key or None,
-        }
+        options |= secured
     if address.kind == "cluster":
         options["retry"] = Retry(ConstantBackoff(_CLUSTER_PAUSE), _CLUSTER_TRIES)
         node: Any = cluster.ClusterNode  # without types
@@ -187,7 +189,11 @@ def _client(address: Address) -> Any:
     if address.kind == "unix":
         return redis.Redis(unix_socket_path=address.path, **options)
     if address.kind == "sentinel":
-        asking = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
+        asking |= {
+            "username": address.sentinel_user or None,
+            "password": address.sentinel_password or None,
+            **(secured if address.sentinel_tls else {}),
+        }
         make: Any = sentinel.Sentinel  # without types
         sentinels = make(list(address.hosts), sentinel_kwargs=asking, **options)
         return sentinels.master_for(address.name)

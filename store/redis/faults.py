@@ -6,6 +6,7 @@ server's answer is, which is its kind.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from redis import exceptions as redis_errors
@@ -54,6 +55,8 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (redis_errors.NoPermissionError, "NOPERM"),
     (redis_errors.OutOfMemoryError, "OOM"),
 )
+_REFUSED = ("AuthenticationError", "Authentication", "NOPERM", "NoPermission", "WRONGPASS")
+_TLS = re.compile(r"SSL(?!Connection\b)")  # the name of a kind of connection is no finding
 _UNKNOWN_COMMAND = ("does not know a command that a store needs", "use Valkey, or Redis 6.2 or newer")
 
 
@@ -78,7 +81,12 @@ def _meaning(problem: Exception) -> tuple[str, str]:
 
 def _connecting(problem: Exception, word: str) -> tuple[str, str]:
     text = f"{problem} {problem.__cause__ or ''}"
-    if "CERTIFICATE" in text or "SSL" in text:
+    if isinstance(problem, MasterNotFoundError) and any(word in text for word in _REFUSED):
+        return (
+            "has Sentinels that want another user or password, or none",
+            "give them with sentinel_user in the address and ACCEDE_SENTINEL_PASSWORD",
+        )
+    if "CERTIFICATE" in text or _TLS.search(text):
         return (
             "does not agree on TLS with this client",
             "check rediss:// and the address's ca, cert and key, and that the certificate names this host",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import redis
 import trustme
 
 from accede.errors import StoreError
-from accede.store.open import open_store
+from accede.store.open import PASSWORD, SENTINEL_PASSWORD, open_store
 from accede.store.protocol import Store
 from tests.store.servers import PATIENCE, VALKEY, Server, free_port, redis_7
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from tests.store.conftest import Records
 
 SECRET = "hunter2"
+SENTINEL_SECRET = "hunter3"
 # What docs/several-machines.md tells to grant.
+SENTINEL_RIGHTS = ("+auth", "+hello", "+ping", "+sentinel|masters")
 RIGHTS = (
     "~accede:* &accede:* -@all +@read +@write +@scripting +@pubsub +@connection +info +time +wait +cluster"
 )
@@ -74,6 +77,10 @@ def test_a_user_with_the_documented_rights_over_tls(
     store.publish_report(records.report())
     assert store.close_sources("fraud", "r1", {"a/1"}) == 1
     assert store.labels.expire(1.0, 10) == 0
+    assert store.leadership().leader is not None
+    assert store.forget_reports(store.reports()) == 1
+    assert store.forget_ended("fraud", 1e12, 10) == 0
+    store.resign("me")
     assert reader.routes().routes == (records.route(),)
     assert reader.decisions("r1") == (records.decision(),)
     for one in (store, reader):
@@ -157,6 +164,69 @@ def test_sentinels_name_the_new_primary_after_the_first_has_died(tmp_path: Path,
 
 def redis_at(port: int) -> Any:
     return redis.Redis(port=port)
+
+
+@pytest.fixture
+def guarded_sentinel(tmp_path: Path, certificates: Path) -> Iterator[int]:
+    """A Sentinel over TLS alone, with a user and passwords, of a primary with a password of its own."""
+    program = redis_7()
+    primary = Server(tmp_path / "primary", program=program, options=("--requirepass", SECRET))
+    file, port = tmp_path / "sentinel.conf", free_port()
+    file.write_text(
+        f"port 0\ntls-port {port}\ntls-cert-file {certificates / 'cert.pem'}\n"
+        f"tls-key-file {certificates / 'key.pem'}\ntls-ca-cert-file {certificates / 'ca.pem'}\n"
+        "tls-auth-clients optional\n"
+        f"sentinel monitor main 127.0.0.1 {primary.port} 1\nsentinel auth-pass main {SECRET}\n"
+        "requirepass other-secret\n"
+        f"user watcher on >{SENTINEL_SECRET} allchannels -@all {' '.join(SENTINEL_RIGHTS)}\n"
+    )
+    watching = subprocess.Popen([str(program), str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        until = monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1.0).close()
+                break
+            except OSError:
+                assert monotonic() < until, "the Sentinel does not listen"
+            sleep(0.05)
+        yield port
+    finally:
+        watching.kill()
+        watching.wait()
+        primary.end()
+
+
+@pytest.mark.slow
+def test_sentinels_with_a_user_a_password_and_tls(
+    guarded_sentinel: int, certificates: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD, SECRET)
+    monkeypatch.setenv(SENTINEL_PASSWORD, SENTINEL_SECRET)
+    options = f"ca={certificates / 'ca.pem'}&sentinel_tls=yes"
+    address = f"redis+sentinel://127.0.0.1:{guarded_sentinel}/main?{options}"
+    store: Store | None = None
+    until = monotonic() + PATIENCE
+    while store is None:  # a Sentinel that has just begun does not know yet that its primary is there
+        try:
+            store = open_store(f"{address}&sentinel_user=watcher")
+        except StoreError:
+            assert monotonic() < until
+            sleep(0.1)
+    store.commit(records.commit())
+    assert store.routes().routes == (records.route(),)
+    store.close()
+    monkeypatch.setenv(SENTINEL_PASSWORD, "other-secret")
+    open_store(address).close()  # the default user's
+    for secret, user in (("wrong", "watcher"), ("", "watcher"), ("wrong", "")):
+        monkeypatch.setenv(SENTINEL_PASSWORD, secret)
+        with pytest.raises(StoreError, match=r"has Sentinels that want another user or password") as refused:
+            open_store(f"{address}&sentinel_user={user}" if user else address)
+        assert "ACCEDE_SENTINEL_PASSWORD" in str(refused.value)
+        assert secret == "" or secret not in str(refused.value)
+    monkeypatch.setenv(SENTINEL_PASSWORD, SENTINEL_SECRET)
+    with pytest.raises(StoreError, match=r"at sentinel .*: "):
+        open_store(address.partition("?")[0])  # without TLS
 
 
 @pytest.fixture

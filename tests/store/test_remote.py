@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from accede.errors import StoreError, UsageError
-from accede.store.open import PASSWORD, keep_secret, open_store
+from accede.store.open import PASSWORD, SENTINEL_PASSWORD, keep_secret, open_store
 from accede.store.redis.address import Address, parse
 
 if TYPE_CHECKING:
@@ -34,8 +34,19 @@ SECRET = "hunter2"
             "valkeys+sentinel://a,b:1/main/2?ca=/c.pem&prefix=x&replicas=2",
             Address(
                 "sentinel", (("a", 26379), ("b", 1)), name="main", database=2, tls=True, ca="/c.pem",
-                prefix="x", replicas=2,
+                prefix="x", replicas=2, sentinel_tls=True,
             ),
+        ),
+        (
+            "redis+sentinel://a/main?sentinel_user=s&sentinel_password=x%26y&sentinel_tls=yes&ca=/c.pem",
+            Address(
+                "sentinel", (("a", 26379),), name="main", ca="/c.pem", sentinel_user="s",
+                sentinel_password="x&y", sentinel_tls=True,
+            ),
+        ),
+        (
+            "rediss+sentinel://a/main?sentinel_tls=no",
+            Address("sentinel", (("a", 26379),), name="main", tls=True),
         ),
         ("unix:///run/redis.sock?database=1", Address("unix", path="/run/redis.sock", database=1)),
     ],
@@ -65,6 +76,8 @@ def test_what_addresses_mean(address: str, meant: Address) -> None:
         ("redis+moon://h", "sentinel"),
         ("unix://h/p", "three slashes"),
         ("redis://h?database=1", "unix"),
+        ("redis+sentinel://a/main?sentinel_tls=maybe", "yes or no"),
+        ("redis://h?sentinel_user=x", r"redis\+sentinel"),
     ],
 )
 def test_an_address_that_means_nothing_is_refused_by_name(address: str, named: str) -> None:
@@ -85,16 +98,44 @@ def test_an_address_that_means_nothing_is_refused_by_name(address: str, named: s
         (f"redis+cluster://u:{SECRET}@a:1,b:2", "redis+cluster://u@a:1,b:2"),
         ("redis://h", "redis://h"),
         ("data", "data"),
+        (
+            f"redis+sentinel://u:{SECRET}@a:1/main?prefix=x&sentinel_password=o%26ther&sentinel_user=s",
+            "redis+sentinel://u@a:1/main?prefix=x&sentinel_user=s",
+        ),
+        ("redis+sentinel://a/main?sentinel_password=o%26ther", "redis+sentinel://a/main"),
     ],
 )
 def test_a_password_is_taken_out_of_what_is_handed_on(
     given: str, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PASSWORD, "")
+    monkeypatch.setenv(SENTINEL_PASSWORD, "")
     assert keep_secret(given) == kept
     assert os.environ[PASSWORD] == (SECRET if SECRET in given else "")
+    assert os.environ[SENTINEL_PASSWORD] == ("o&ther" if "sentinel_password" in given else "")
     if "://" in given:
-        assert parse(kept, os.environ[PASSWORD]) == parse(given)
+        assert parse(kept, os.environ[PASSWORD], os.environ[SENTINEL_PASSWORD]) == parse(given)
+
+
+def test_a_password_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def opened(address: Address) -> None:
+        asked.append((address.password, address.sentinel_password))
+
+    monkeypatch.setattr("accede.store.redis.store.RedisStore", opened)
+    for name, text in ((PASSWORD, "one\n"), (SENTINEL_PASSWORD, "two\r\nmore")):
+        monkeypatch.delenv(name, raising=False)
+        (tmp_path / name).write_text(text)
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    open_store("redis+sentinel://a/main")
+    open_store("redis://h")
+    monkeypatch.setenv(PASSWORD, "three")  # the variable itself goes before
+    open_store("redis+sentinel://a/main?sentinel_password=four")
+    assert asked == [("one", "two"), ("one", ""), ("three", "four")]
+    monkeypatch.setenv(f"{SENTINEL_PASSWORD}_FILE", str(tmp_path / "missing"))
+    with pytest.raises(UsageError, match=r"ACCEDE_SENTINEL_PASSWORD_FILE names .*missing.*: No such file"):
+        open_store("redis://h")
 
 
 def test_a_server_that_is_not_there_is_named_without_the_password() -> None:

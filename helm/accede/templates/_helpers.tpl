@@ -85,8 +85,8 @@ capabilities: {drop: [ALL]}
 {{- if and .Values.store.passwordSecret.name .Values.store.bundled.enabled -}}
 {{- fail "store.passwordSecret.name: is for a store of your own; of the bundled one it is store.bundled.passwordSecret" -}}
 {{- end -}}
-{{- if regexMatch "://[^/?]*:[^/?]*@" .Values.store.url -}}
-{{- fail "store.url: has a password in it, which everybody who may read a Deployment could read; use store.urlSecret or store.passwordSecret" -}}
+{{- if regexMatch "://[^/?]*:[^/?]*@|[?&]sentinel_password=" .Values.store.url -}}
+{{- fail "store.url: has a password in it, which everybody who may read a Deployment could read; use store.urlSecret, store.passwordSecret or store.sentinelPasswordSecret" -}}
 {{- end -}}
 {{- if and .Values.services .Values.servicesConfigMap -}}
 {{- fail "services, servicesConfigMap: set one of them, not both" -}}
@@ -128,6 +128,13 @@ capabilities: {drop: [ALL]}
 - name: ACCEDE_STORE_PASSWORD
   valueFrom:
     secretKeyRef: {name: {{ .Values.store.passwordSecret.name }}, key: {{ .Values.store.passwordSecret.key }}}
+{{- end }}
+{{- with .Values.store.sentinelPasswordSecret }}
+{{- if .name }}
+- name: ACCEDE_SENTINEL_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ .name }}, key: {{ .key }}}
+{{- end }}
 {{- end }}
 {{- end -}}
 
