@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from accede import __version__
+from accede.cli.main import app
 from accede.policies.tokens import parse_tokens
+from accede.router.parent.disk import ADMIN
 
 from .conftest import CHART, PRESETS, TRIAL, Chart, Manifest, merged
 
@@ -284,6 +286,46 @@ class TestValues:
 
         assert len(budgets(TRIAL)) == 2
         assert budgets(merged(TRIAL, {"router": {"replicas": 1}, "controller": {"replicas": 1}})) == []
+
+    @pytest.mark.parametrize("values", SETS.values(), ids=SETS.keys())
+    def test_what_notes_tell_to_type_is_there(self, chart: Chart, values: dict[str, Any]) -> None:
+        (notes,) = [text for file, text in chart.texts(values).items() if file.endswith("NOTES.txt")]
+        found = chart.manifests(values)
+        named = {(one["kind"], one["metadata"]["name"]): one for one in found}
+        forwarded, here, there = re.findall(r"port-forward svc/(\S+) (\d+):(\d+)", notes)[0]
+        service = named["Service", forwarded]
+        assert [port["port"] for port in service["spec"]["ports"]] == [int(there)]
+        assert re.findall(r"ACCEDE_API=(\S+)", notes) in (
+            [f"http://localhost:{here}"],
+            [f"https://localhost:{here}"],
+        )
+        users, port = re.findall(r"requests to (\S+):(\d+) instead", notes)[0]
+        assert [one["port"] for one in named["Service", users]["spec"]["ports"]] == [int(port)]
+        secrets = re.findall(r"get secret (\S+) -o jsonpath='{\.data\.(\w+)}'", notes)
+        assert bool(secrets) == bool(values.get("controller", {}).get("tokens", {}).get("generate"))
+        for name, key in secrets:
+            told = named["Secret", name]
+            assert key in {**told.get("data", {}), **told.get("stringData", {})}
+        (selector,) = re.findall(r" -l (\S+)\)", notes)
+        wanted = dict(one.split("=") for one in selector.split(","))
+        pods = {
+            one["metadata"]["name"]: one["spec"]["template"]
+            for one in found
+            if "template" in one.get("spec", {})
+        }
+        chosen = [name for name, pod in pods.items() if wanted.items() <= pod["metadata"]["labels"].items()]
+        assert len(chosen) == 1
+        (router,) = pods[chosen[0]]["spec"]["containers"]
+        assert router["command"][:2] == ["accede", "router"]
+        (data,) = [word.partition("=")[2] for word in router["args"] if word.startswith("--data=")]
+        assert re.findall(r"--direct (\S+)", notes) == [f"{data}/router/{ADMIN}"]
+        assert set(re.findall(r"-n (\S+)", notes)) == {"ml"}
+        verbs = {
+            command.name or command.callback.__name__
+            for command in app.registered_commands
+            if command.callback
+        }
+        assert set(re.findall(r"^  accede (\w+)", notes, re.MULTILINE)) <= verbs
 
     def test_notes_say_what_comes_next(self, chart: Chart) -> None:
         (notes,) = [text for file, text in chart.texts(TRIAL).items() if file.endswith("NOTES.txt")]
