@@ -1,10 +1,10 @@
-"""Going on under another name where the store has closed the one before. Nothing is lost and nothing counts twice.
+"""Going on under another name where the store has closed the one before: nothing lost, nothing counted twice.
 
 Who was silent for long is taken for gone: its last totals are in the total of closed sources, and its name is
-refused (store.closing). What it has seen since that publication is not in there. So it is remembered, packed,
-what was last written of every epoch, and what was sent without an answer, which is sent again as it was before
-anything newer: of two only can the store have closed either, and it says of which time it was. That is taken
-off the totals, and the rest is published as `source.1`, then `source.2`, …
+refused (store.closing). What it has seen since that publication is not in there. So it is remembered
+what was last written of every epoch, and what was sent without an answer, which is sent again as it was
+before anything newer: the store can have closed one of these two only, and says of which time it was. That is
+taken off the totals, and the rest is published as `source.1`, then `source.2`, …
 
 One outbox's thread calls all of it.
 """
@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from ..errors import SourceClosed, WireError
-from ..store.evidence import Evidence, decode_evidence, encode_evidence, merge
+from ..store.evidence import Evidence, merge
 from ..store.protocol import RouterStore
 from ..store.subtracting import less
 
@@ -33,8 +33,8 @@ class _Line:
 
     name: int = 0
     closed: Evidence | None = None
-    written: bytes = b""
-    doubt: tuple[Evidence, bytes] | None = None  # sent without an answer
+    written: Evidence | None = None
+    doubt: Evidence | None = None  # sent without an answer
 
 
 class Continuing:
@@ -47,21 +47,21 @@ class Continuing:
 
     def publish(self, store: RouterStore, totals: Evidence) -> None:
         """Write what the store has not closed of these totals. Raises what `publish_evidence` does."""
-        key = totals.service, totals.rollout, totals.epoch
+        key = epoch_of(totals)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(self._names.get(key[:2], 0))
         for _ in range(_TRIES):
             try:
                 if line.doubt is not None:
-                    self._write(store, line, *line.doubt)
-                shown = _shown(line, totals)
-                self._write(store, line, shown, encode_evidence(shown))
+                    self._write(store, line, line.doubt)
+                self._write(store, line, _shown(line, totals))
                 return
             except SourceClosed as refused:
                 self._go_on(line, totals, refused)
         raise SourceClosed(
-            f"evidence of source {totals.source!r} for service {totals.service!r} is closed under every name", None
+            f"evidence of source {totals.source!r} for service {totals.service!r} is closed under every name",
+            None,
         )
 
     def keep(self, keys: Collection[Key]) -> None:
@@ -69,19 +69,18 @@ class Continuing:
         for key in [key for key, line in self._lines.items() if key not in keys and line.doubt is None]:
             del self._lines[key]
 
-    def _write(self, store: RouterStore, line: _Line, shown: Evidence, body: bytes) -> None:
-        line.doubt = shown, body
+    def _write(self, store: RouterStore, line: _Line, shown: Evidence) -> None:
+        line.doubt = shown
         try:
-            store.publish_evidence(shown, body)
+            store.publish_evidence(shown)
         except WireError:  # nothing was sent
             line.doubt = None
             raise
-        line.written, line.doubt = body, None
+        line.written, line.doubt = shown, None
 
     def _go_on(self, line: _Line, totals: Evidence, refused: SourceClosed) -> None:
         """Take off what was closed, and take the next name."""
-        assert line.doubt is not None  # noqa: S101  (it was being written)
-        known = [line.doubt[0], *([decode_evidence(line.written)] if line.written else [])]
+        known = [one for one in (line.doubt, line.written) if one is not None]
         closed = next((one for one in known if one.published == refused.published), None)
         lost = ""
         if closed is None:  # closed before this process was told of it: what is in there nobody knows
@@ -90,9 +89,14 @@ class Continuing:
             lost = f"; which of its publications is not known: up to {count} requests count as lost"
         line.closed = merge([closed] if line.closed is None else [line.closed, closed])
         line.name += 1
-        line.written, line.doubt = b"", None
+        line.written = line.doubt = None
         self._names[totals.service, totals.rollout] = line.name
         self._complain(f"{refused}; it goes on as {_shown(line, totals).source!r}{lost}")
+
+
+def epoch_of(evidence: Evidence) -> Key:
+    """Which epoch it is of."""
+    return evidence.service, evidence.rollout, evidence.epoch
 
 
 def _shown(line: _Line, totals: Evidence) -> Evidence:

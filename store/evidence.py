@@ -250,11 +250,12 @@ def _unpacked(packed: _Packed) -> Series:
     square = total if packed.square == SAME else unpack(packed.square, packed.clusters)
     # The loop that names the culprit is ten times slower than asking whether there is one.
     if min(n) < 0 or min(square) < 0 or any(map(gt, map(abs, total), n)) or any(map(gt, square, n)):
-        _refuse_impossible(n, total, square)
+        refuse_impossible(n, total, square)
     return Series(n, total, square)
 
 
-def _refuse_impossible(n: Sequence[float], total: Sequence[float], square: Sequence[float]) -> None:
+def refuse_impossible(n: Sequence[float], total: Sequence[float], square: Sequence[float]) -> None:
+    """Raise ValueError for what are no sums of y in [-1, 1]."""
     for count, y, y2 in zip(n, total, square, strict=True):
         most = count + _ROUNDING
         if count < 0 or not -most <= y <= most or not 0 <= y2 <= most:

@@ -119,11 +119,10 @@ class RouterStore(Protocol):
         """
         ...
 
-    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
+    def publish_evidence(self, evidence: Evidence) -> None:
         """Replace this source's evidence for the same service, rollout and epoch.
 
-        `body`: its wire form, where the caller has it already. Raises SourceClosed for what `close_sources`
-        has closed.
+        Raises SourceClosed for what `close_sources` has closed.
         """
         ...
 
@@ -190,7 +189,7 @@ class Store(RouterStore, Protocol):
         """Add what these sources have said to the total of `store.closing.CLOSED`, each once, for ever.
 
         Theirs are not among the evidence any more and they cannot publish again: SourceClosed tells them
-        which of their publications was added. Returns how many parts were added; none of those already closed.
+        which of their publications was added. Returns how many parts were added; none already closed.
         """
         ...
 
@@ -203,10 +202,11 @@ class Store(RouterStore, Protocol):
         ...
 
     def forget_ended(self, service: str, before: float, limit: int) -> int:
-        """Remove what the service's rollouts that ended before then have kept, `limit` parts at most; how many.
+        """Remove what the service's rollouts that ended before then have kept; how many parts that were.
 
-        Decisions, oldest rollout first, and evidence where it is still there; records and the audit trail stay.
-        Never of an open rollout, nor of the service's newest. WireError: its record cannot be read.
+        `limit` at most: decisions, oldest rollout first, and evidence where it is still there; records and
+        the audit trail stay. Never of an open rollout, nor of the service's newest. WireError: its record
+        cannot be read.
         """
         ...
 

@@ -112,9 +112,9 @@ class SqliteStore:
         leases = {service: lease for service, _, lease, _ in rows if lease is not None}
         return Routes(revision=revision, routes=tuple(routes), broken=broken, leases=leases)
 
-    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
+    def publish_evidence(self, evidence: Evidence) -> None:
         """Replace this source's evidence for the same service, rollout and epoch."""
-        body = encode_evidence(evidence) if body is None else body
+        body = encode_evidence(evidence)
         row = (evidence.service, evidence.rollout, evidence.epoch, evidence.source, body)
         with self._writing("NORMAL") as connection:
             found = connection.execute(

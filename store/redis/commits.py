@@ -16,6 +16,7 @@ from ..protocol import Commit
 from .bodies import packed
 from .connection import Connection
 from .identity import Identity
+from .keys import OF_EVIDENCE
 from .scripts import COMMIT, REGISTER, STORED
 
 _TRIES: Final = 5  # each lost to somebody else's commit, which is then nearly always what makes ours stale
@@ -94,7 +95,7 @@ class Commits:
         decided = "" if change.decision is None else change.decision.rollout
         rollout = "" if record is None else record.id
         of_service = [keys.of(service, what) for what in ("head", "meta", "records", "order", "audit")]
-        of_rollout = [keys.of(service, what, rollout) for what in ("evidence", "versions")]
+        of_rollout = [keys.of(service, what, rollout) for what in OF_EVIDENCE]
         answer: bytes = self._connection.run(
             COMMIT,
             (*of_service, keys.of(service, "decisions", decided), *of_rollout),

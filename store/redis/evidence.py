@@ -1,61 +1,65 @@
-"""Evidence of every source and epoch of a rollout, and the closing of sources that will say no more."""
+"""Reading the evidence of every source and epoch of a rollout, and closing sources that will say no more."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
 from ...errors import StoreError, WireError
-from ..closing import CLOSED, CLOSED_MARK, closed_source, closed_total, is_closed, mark_of
+from ..changes import changed
+from ..closing import CLOSED, closed_total, is_closed, mark_of
 from ..evidence import Evidence, encode_evidence
 from ..reading import read_evidence
 from .bodies import packed, unpacked
-from .commits import AFTER_THE_END
 from .connection import Connection
-from .keys import new_version
-from .scripts import CLOSE, EVIDENCE, PUBLISH
+from .keys import OF_EVIDENCE, new_version
+from .scripts import CLOSE, EVIDENCE
 
 _TRIES: Final = 3
-_REMEMBERED: Final = 32 * 2**20  # bytes of bodies that need not be fetched again
+_REMEMBERED: Final = 256 * 2**20  # bytes of evidence that need not be fetched and decoded again
+_SPREAD: Final = 6  # bytes of memory for one of a body
 
-Rows = dict[tuple[int, str], tuple[bytes, bytes]]  # epoch and source -> version and body, unpacked
+Place = tuple[int, str]  # epoch and source
+
+
+@dataclass(slots=True)
+class _Row:
+    """One source's evidence of one epoch. `body`, `changes`: unpacked where that can be done; b'': none.
+
+    `whole`, `shown`: what was read of the body alone, and with its changes; None until it is asked for.
+    """
+
+    version: bytes
+    body: bytes
+    changes: bytes
+    whole: Evidence | None = None
+    shown: Evidence | None = None
+
+    @property
+    def closed(self) -> bool:
+        return is_closed(self.body)
+
+
+Rows = dict[Place, _Row]
 
 
 class EvidenceStore:
-    """Bodies that have not changed are not fetched again: closed epochs are most of what there is."""
+    """What has not changed is not fetched or decoded again: closed epochs are most of what there is."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = Lock()
         self._known: dict[tuple[str, str], Rows] = {}  # service and rollout, oldest use first
 
-    def publish(self, evidence: Evidence, body: bytes) -> None:
-        """Replace this source's evidence for the same service, rollout and epoch by this, of wire form `body`."""
-        keys, service, rollout = self._connection.keys, evidence.service, evidence.rollout
-        answer, *mark = self._connection.run(
-            PUBLISH,
-            (
-                keys.of(service, "evidence", rollout),
-                keys.of(service, "versions", rollout),
-                keys.of(service, "meta"),
-            ),
-            (
-                f"{evidence.epoch}|{evidence.source}", packed(body), rollout,
-                CLOSED_MARK, AFTER_THE_END, new_version(),
-            ),
-            writes=True,
-        )  # fmt: skip
-        if answer == b"CLOSED":
-            raise closed_source(evidence, mark[0])
-
     def read(self, service: str, rollout: str) -> tuple[Evidence, ...]:
         """The latest of every source and epoch, by epoch and source."""
         rows = self._rows(service, rollout)
         return tuple(
-            read_evidence(service, rollout, epoch, source, body)
-            for (epoch, source), (_, body) in sorted(rows.items())
-            if not is_closed(body)
+            _read(service, rollout, place, row)
+            for place, row in sorted(rows.items(), key=lambda one: one[0])
+            if not row.closed
         )
 
     def close_sources(self, service: str, rollout: str, sources: Collection[str]) -> int:
@@ -66,26 +70,25 @@ class EvidenceStore:
         return done
 
     def _close(self, service: str, rollout: str, epoch: int, sources: Collection[str]) -> int:
-        keys = self._connection.keys
         for _ in range(_TRIES):
             rows = {source: row for (at, source), row in self._rows(service, rollout).items() if at == epoch}
-            gone = [name for name in sorted(rows) if name in sources and not is_closed(rows[name][1])]
+            gone = [name for name in sorted(rows) if name in sources and not rows[name].closed]
             if not gone:
                 return 0
             parts = {
-                name: read_evidence(service, rollout, epoch, name, rows[name][1])
+                name: _read(service, rollout, (epoch, name), rows[name])
                 for name in (*gone, *([CLOSED] if CLOSED in rows else []))
             }
             answer = self._connection.run(
                 CLOSE,
-                (keys.of(service, "evidence", rollout), keys.of(service, "versions", rollout)),
+                self._keys(service, rollout),
                 (
-                    f"{epoch}|{CLOSED}", rows[CLOSED][0] if CLOSED in rows else b"",
+                    f"{epoch}|{CLOSED}", rows[CLOSED].version if CLOSED in rows else b"",
                     packed(encode_evidence(closed_total([*parts.values()]))), new_version(),
                     *(
                         part
                         for name in gone
-                        for part in (f"{epoch}|{name}", rows[name][0], mark_of(parts[name]))
+                        for part in (f"{epoch}|{name}", rows[name].version, mark_of(parts[name]))
                     ),
                 ),
                 writes=True,
@@ -98,37 +101,60 @@ class EvidenceStore:
         )
 
     def _rows(self, service: str, rollout: str) -> Rows:
-        keys = self._connection.keys
         with self._lock:
             known = self._known.get((service, rollout), {})
         found = self._connection.run(
             EVIDENCE,
-            (keys.of(service, "evidence", rollout), keys.of(service, "versions", rollout)),
-            [
-                part
-                for (epoch, source), (version, _) in known.items()
-                for part in (f"{epoch}|{source}", version)
-            ],
+            self._keys(service, rollout),
+            [part for (epoch, source), row in known.items() for part in (f"{epoch}|{source}", row.version)],
         )
         rows: Rows = {}
-        for name, version, body in zip(found[::3], found[1::3], found[2::3], strict=True):
+        for name, version, body, changes in zip(
+            found[::4], found[1::4], found[2::4], found[3::4], strict=True
+        ):
             epoch, _, source = name.decode().partition("|")
             place = (int(epoch), source)
-            rows[place] = known[place] if body is None else (version, _whole(body))
+            before = known.get(place)
+            if before is not None and before.version == version:
+                rows[place] = before
+            elif body is None and before is not None:
+                rows[place] = _Row(version, before.body, _unpacked(changes or b""), before.whole)
+            else:
+                rows[place] = _Row(version, _unpacked(body or b""), _unpacked(changes or b""))
         with self._lock:
             self._known.pop((service, rollout), None)
             self._known[service, rollout] = rows
             self._forget()
         return rows
 
+    def _keys(self, service: str, rollout: str) -> tuple[str, ...]:
+        return tuple(self._connection.keys.of(service, what, rollout) for what in OF_EVIDENCE)
+
     def _forget(self) -> None:
-        size = sum(len(body) for rows in self._known.values() for _, body in rows.values())
+        size = sum(map(_size, self._known.values()))
         while size > _REMEMBERED and len(self._known) > 1:
-            oldest = next(iter(self._known))
-            size -= sum(len(body) for _, body in self._known.pop(oldest).values())
+            size -= _size(self._known.pop(next(iter(self._known))))
 
 
-def _whole(body: bytes) -> bytes:
+def _size(rows: Rows) -> int:
+    return sum(_SPREAD * len(row.body) + len(row.changes) for row in rows.values())
+
+
+def _read(service: str, rollout: str, place: Place, row: _Row) -> Evidence:
+    """What lies there, decoded once. Raises WireError naming the place."""
+    epoch, source = place
+    if row.shown is None:
+        if row.whole is None:
+            row.whole = read_evidence(service, rollout, epoch, source, row.body)
+        try:
+            row.shown = changed(row.whole, row.changes) if b"+" in row.version else row.whole
+        except WireError as problem:
+            where = f"evidence for service {service!r}, rollout {rollout}, epoch {epoch} of source {source!r}"
+            raise WireError(f"{where}: {problem}") from problem
+    return row.shown
+
+
+def _unpacked(body: bytes) -> bytes:
     """The body, as it lies there where it cannot be unpacked: reading it then says whose it is."""
     try:
         return unpacked(body)

@@ -8,11 +8,13 @@ order       list: rollouts, oldest first
 audit       list: "stamp entry", oldest first
 decisions   hash per rollout: number -> decision
 evidence    hash per rollout: "epoch|source" -> evidence;  versions: the same -> new with every writing
+changes     hash per rollout: "epoch|source" -> what has changed since that evidence (store.changes)
 pred …      see label_scripts
 
 A stamp is the server's clock in microseconds, 16 digits: it orders what different services keep.
 Of no service: identity, services (set), owners (hash: rollout -> service), leader (hash: holder, token,
-until), controllers (hash: holder -> "role since heard", in ms), reports (hash: source -> report), labelled (set: services with predictions or labels).
+until), controllers (hash: holder -> "role since heard", in ms), reports (hash: source -> report),
+labelled (set: services with predictions or labels).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Final
 from urllib.parse import quote
 
 STAMP: Final = 16  # digits
+OF_EVIDENCE: Final = ("evidence", "versions", "changes")
 
 
 def new_version() -> str:

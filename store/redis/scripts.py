@@ -29,7 +29,7 @@ local head = redis.call('HMGET', KEYS[1], 'nonce', 'generation', 'newest', 'newe
 return {head[1], head[2], head[3], head[4], head[5], redis.call('HGET', KEYS[2], ARGV[1])}
 """)
 
-# KEYS: head, meta, records, order, audit, decisions, evidence, versions.
+# KEYS: head, meta, records, order, audit, decisions, evidence, versions, changes.
 # ARGV: seen nonce, nonce, token, channel, rollout ('' for none), version, ended, record, generation
 # (0: no route), route, decision's number (0: none), decision, seconds that evidence outlives its rollout,
 # audit entries. Answers DONE, CHANGED (somebody else wrote) or FENCED (somebody else leads).
@@ -49,7 +49,7 @@ if rollout ~= '' then
   redis.call('HSET', KEYS[3], rollout, ARGV[8])
   redis.call('HSET', KEYS[2], rollout, ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. stamp)
   redis.call('HSET', KEYS[1], 'newest', rollout, 'newest_version', ARGV[6], 'newest_ended', ARGV[7])
-  for key = 7, 8 do
+  for key = 7, 9 do
     if ARGV[7] == '1' then redis.call('EXPIRE', KEYS[key], ARGV[13]) else redis.call('PERSIST', KEYS[key]) end
   end
 end
@@ -90,7 +90,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local leader = redis.call('HMGET', KEYS[2], 'holder', 'token', 'until')
 local holder, token, role = leader[1] or '', tonumber(leader[2] or '0'), 'leads'
 if holder ~= ARGV[2] then
-  if holder ~= '' and tonumber(leader[3]) > now then role = 'stands' else holder, token = ARGV[2], token + 1 end
+  if holder ~= '' and tonumber(leader[3]) > now then
+    role = 'stands'
+  else
+    holder, token = ARGV[2], token + 1
+  end
 end
 if role == 'leads' then
   redis.call('HSET', KEYS[2], 'holder', holder, 'token', token, 'until', string.format('%d', now + ARGV[3]))
@@ -134,9 +138,9 @@ if tonumber(redis.call('HGET', KEYS[1], 'fence') or '0') < tonumber(ARGV[1]) the
 end
 """)
 
-# KEYS: evidence, versions, meta. ARGV: "epoch|source", body, rollout, how the mark of what is closed begins,
-# seconds that evidence outlives its rollout, a new version. A source whose last total has been added to
-# `closed` is never added again. Answers DONE, or CLOSED with the mark.
+# KEYS: evidence, versions, changes, meta. ARGV: "epoch|source", body, rollout, how the mark of what is closed
+# begins, seconds that evidence outlives its rollout, a new version. A source whose last total has been added
+# to `closed` is never added again. Answers DONE, or CLOSED with the mark.
 PUBLISH: Final = Script("""
 if redis.call('HSTRLEN', KEYS[1], ARGV[1]) < 64 then
   local there = redis.call('HGET', KEYS[1], ARGV[1])
@@ -144,34 +148,54 @@ if redis.call('HSTRLEN', KEYS[1], ARGV[1]) < 64 then
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[6])
-local meta = redis.call('HGET', KEYS[3], ARGV[3])
+redis.call('HDEL', KEYS[3], ARGV[1])
+local meta = redis.call('HGET', KEYS[4], ARGV[3])
 if not meta or string.match(meta, '^%d+ 1') then
-  redis.call('EXPIRE', KEYS[1], ARGV[5])
-  redis.call('EXPIRE', KEYS[2], ARGV[5])
+  for key = 1, 2 do redis.call('EXPIRE', KEYS[key], ARGV[5]) end
 end
 return {'DONE'}
 """)
 
-# KEYS: evidence, versions. ARGV: pairs of "epoch|source" and the version that the caller has. Answers
-# triples of each one's name, version, and body ('' where the caller has it).
+# KEYS: evidence, versions, changes, meta. ARGV: "epoch|source", changes, rollout, version of the body that
+# they are of, seconds that evidence outlives its rollout, a new version. Answers DONE, or BASE where another
+# body lies there now, or none: then nothing is written.
+CHANGE: Final = Script("""
+local there = redis.call('HGET', KEYS[2], ARGV[1]) or ''
+if string.match(there, '^%x*') ~= ARGV[4] then return 'BASE' end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[4] .. '+' .. ARGV[6])
+local meta = redis.call('HGET', KEYS[4], ARGV[3])
+if not meta or string.match(meta, '^%d+ 1') then
+  for key = 1, 3 do redis.call('EXPIRE', KEYS[key], ARGV[5]) end
+end
+return 'DONE'
+""")
+
+# KEYS: evidence, versions, changes. ARGV: pairs of "epoch|source" and the version that the caller has. A
+# version is the body's, with '+' and the changes' where there are any. Answers quadruples of each one's name,
+# version, body and changes: the body where the caller's is another, the changes where there are any and the
+# version is another, else nil.
 EVIDENCE: Final = Script("""
 local have, found = {}, {}
 for i = 1, #ARGV, 2 do have[ARGV[i]] = ARGV[i + 1] end
 local versions = redis.call('HGETALL', KEYS[2])
 for i = 1, #versions, 2 do
   local name, version = versions[i], versions[i + 1]
-  local body = false
-  if have[name] ~= version then body = redis.call('HGET', KEYS[1], name) or '' end
-  found[#found + 1] = name
-  found[#found + 1] = version
-  found[#found + 1] = body
+  local known, body, changes = have[name] or '', false, false
+  if known ~= version then
+    local base = string.match(version, '^%x*')
+    if string.match(known, '^%x*') ~= base then body = redis.call('HGET', KEYS[1], name) or '' end
+    if base ~= version then changes = redis.call('HGET', KEYS[3], name) or '' end
+  end
+  local at = #found
+  found[at + 1], found[at + 2], found[at + 3], found[at + 4] = name, version, body, changes
 end
 return found
 """)
 
-# KEYS: evidence, versions. ARGV: "epoch|closed", its version ('' where there is none), the new total, a new
-# version, then triples of the sources added to it, the versions that were added, and the marks that stay in
-# their places. Answers DONE or CHANGED.
+# KEYS: evidence, versions, changes. ARGV: "epoch|closed", its version ('' where there is none), the new
+# total, a new version, then triples of the sources added to it, the versions that were added, and the marks
+# that stay in their places. Answers DONE or CHANGED.
 CLOSE: Final = Script("""
 if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 'CHANGED' end
 for i = 5, #ARGV, 3 do
@@ -180,6 +204,7 @@ end
 for i = 5, #ARGV, 3 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[4])
+  redis.call('HDEL', KEYS[3], ARGV[i])
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])

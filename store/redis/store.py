@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from ...errors import AccedeError, StoreError
-from ..evidence import Evidence, encode_evidence
+from ..evidence import Evidence
 from ..protocol import Commit, Lead, Leadership, Routes
 from ..rollouts import AuditEntry, Decision, ReplicaReport, RolloutRecord
 from .address import Address
@@ -17,6 +17,7 @@ from .evidence import EvidenceStore
 from .identity import Identity
 from .labels import RedisLabels
 from .leads import Leads
+from .publishing import Publishing
 from .records import Records
 from .routes import RouteReader
 from .scripts import RENEW
@@ -42,6 +43,7 @@ class RedisStore:
         self._commits = Commits(self._connection, identity)
         self._records = Records(self._connection, self._routes)
         self._evidence = EvidenceStore(self._connection)
+        self._publishing = Publishing(self._connection)
         self._leads = Leads(self._connection, identity, self._routes, self._commits)
         self._labels = RedisLabels(self._connection)
 
@@ -69,9 +71,9 @@ class RedisStore:
         """Until a changed route is announced, `longest` at most."""
         self._routes.wait(longest)
 
-    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
+    def publish_evidence(self, evidence: Evidence) -> None:
         """Replace this source's evidence for the same service, rollout and epoch."""
-        self._evidence.publish(evidence, encode_evidence(evidence) if body is None else body)
+        self._publishing.publish(evidence)
 
     def publish_report(self, report: ReplicaReport) -> None:
         """Replace this source's report."""

@@ -1,8 +1,8 @@
-"""Sources that were closed go on under another name: whatever was lost on the way, each request counts once."""
+"""Sources that were closed go on under another name: whatever gets lost, each request counts once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ def totals(requests: int, epoch: int = 1) -> Evidence:
     """As an observer has them after so many requests."""
     series = {KEY: Series([float(requests)], [requests / 4], [requests / 16])}
     arms = {"stable": ArmCounts(accounted=requests)}
-    return Evidence(WIRE, "s", "r", epoch, "a:b-1", 100.0 + requests, 99.0 + requests, arms=arms, series=series)
+    return Evidence(
+        WIRE, "s", "r", epoch, "a:b-1", 100.0 + requests, 99.0 + requests, arms=arms, series=series
+    )
 
 
 class Lossy:
@@ -31,9 +33,9 @@ class Lossy:
         self.store = store
         self.answers = self.questions = True
 
-    def publish_evidence(self, evidence: Evidence, body: bytes | None = None) -> None:
+    def publish_evidence(self, evidence: Evidence) -> None:
         if self.questions:
-            self.store.publish_evidence(evidence, body)
+            self.store.publish_evidence(evidence)
         if not (self.answers and self.questions):
             raise StoreError("lost")
 
