@@ -479,7 +479,7 @@ def test_a_store_that_forgets_nothing_is_told_and_ends_no_round(
     assert beat is not None
     assert house.loop.beat > beat
     assert 2 <= len(tried) <= 4  # every ten seconds, not at every round
-    told = [one for one in logs if one["event"] == "old predictions and labels cannot be forgotten"]
+    told = [one for one in logs if one.get("what") == "old predictions and labels"]
     assert [one["reason"] for one in told] == ["the disk is full"] * (len(tried) - 1)
 
 

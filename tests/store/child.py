@@ -3,6 +3,7 @@
 compete   for each version read: try to commit it, answer `won` or `stale`
 write     commit one version after another for ever, saying each number once it is committed
 publish   replace the evidence of one source for ever, saying each n once it is published
+trickle   the same, but one more in one cluster of each series each time
 """
 
 from __future__ import annotations
@@ -72,9 +73,24 @@ def publish(store: Store, record: RolloutRecord, route: ServiceRoute) -> None:
         print(count, flush=True)
 
 
+def trickle(store: Store, record: RolloutRecord, route: ServiceRoute) -> None:
+    count, sums = 0, [0.0] * 128
+    while True:
+        sums[count % 128] += 1.0
+        count += 1
+        series = {
+            SeriesKey("stable", "", f"bin.{k}"): Series(list(sums), list(sums), list(sums)) for k in range(50)
+        }
+        evidence = Evidence(
+            "accede.evidence/1", record.service, record.id, 0, "c/1", count, count, series=series,
+        )  # fmt: skip
+        store.publish_evidence(evidence)
+        print(count, flush=True)
+
+
 if __name__ == "__main__":
     address, task = sys.argv[1:]
     template = decode_record(sys.stdin.readline().encode(), RolloutRecord)
-    {"compete": compete, "write": write, "publish": publish}[task](
+    {"compete": compete, "write": write, "publish": publish, "trickle": trickle}[task](
         open_store(address), template, decode_route(sys.stdin.readline().encode())
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from accede.store.evidence import SeriesKey
+from accede.store.evidence import Evidence, SeriesKey
 from accede.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -59,21 +59,35 @@ def test_a_writer_killed_at_any_moment_leaves_whole_commits(
         backend.check()
 
 
+@pytest.mark.parametrize("task", ["publish", "trickle"])
 def test_a_publisher_killed_at_any_moment_leaves_whole_evidence(
-    backend: Backend, child: Callable[[str], Child]
+    backend: Backend, child: Callable[[str], Child], task: str
 ) -> None:
-    publisher = child("publish")
-    acknowledged = 0
-    for _ in range(30):
-        acknowledged = int(publisher.hear())
-    for line in publisher.kill():
-        acknowledged = int(line)
-    (found,) = backend.open().evidence("fraud", "r1")
-    assert found.published in (acknowledged, acknowledged + 1)
+    reader = backend.open()
+    for count in (30, 7):
+        publisher = child(task)
+        acknowledged = 0
+        for _ in range(count):
+            acknowledged = int(publisher.hear())
+            for one in reader.evidence("fraud", "r1"):  # of this life, or the one before, but of one alone
+                whole(one, task)
+        for line in publisher.kill():
+            acknowledged = int(line)
+        for handle in (reader, backend.open()):
+            (found,) = handle.evidence("fraud", "r1")
+            assert found.published in (acknowledged, acknowledged + 1)
+            whole(found, task)
+        backend.check()
+
+
+def whole(found: Evidence, task: str) -> None:
+    """All of it is of the same publication."""
+    count = int(found.published)
+    each = [found.published] * 128 if task == "publish" else [(count + 127 - k) // 128 for k in range(128)]
     assert len(found.series) == 50
     for k in range(50):
-        assert list(found.series[SeriesKey("stable", "", f"bin.{k}")].n) == [found.published] * 128
-    backend.check()
+        series = found.series[SeriesKey("stable", "", f"bin.{k}")]
+        assert list(series.n) == list(series.sum) == list(series.square) == each
 
 
 def test_publishers_and_a_writer_do_not_fail_each_other(store: Store, child: Callable[[str], Child]) -> None:
