@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ from accede.store.labels import ARM, Label, Prediction, request_key
 from accede.store.measurement import CLUSTERS, MeasurementPlan
 from accede.store.open import open_store
 from accede.store.protocol import Commit, Store
+from accede.store.redis import publishing
 from accede.store.rollouts import AuditEntry, Decision, Phase, ReplicaReport, RolloutRecord
 from accede.store.routes import Arm, ServiceRoute
 
+from .store_flow import EVERY, publications
+
 SERVICES = 200
+FLOW = 120  # publications, a minute of them
+FLOWS = ((0, 200, False), (1, 200, False), (4, 200, False), (4, 20, False), (4, 200, True))  # slices, rate
 CHANCE = random.Random(5)
 
 
@@ -231,7 +237,33 @@ def measure(store: Store, router: Store, meter: Meter) -> None:
     row(
         "a decision that keeps these 5 epochs", meter.cost(lambda: store.commit(commit("service-1", 2, seen)))
     )
+    flow_cost(store, router, meter, row)
     labels_cost(store, router, meter, row)
+
+
+def flow_cost(store: Store, router: Store, meter: Meter, row: Row) -> None:
+    """Evidence as it comes, published and read again; then the same published whole each time."""
+    parts, before = vars(publishing), dict(vars(publishing))
+    now = 0.0
+    try:
+        parts["monotonic"] = lambda: now  # that of the evidence, of which a minute takes seconds here
+        for slices, rate, sticky in FLOWS:
+            name = f"flow-{slices}-{rate}-{sticky}"
+            coming = list(islice(publications(name, slices, rate, sticky=sticky), FLOW))
+            what = f"{len(coming[0].series)} series, {rate}/s{', sticky' if sticky else ''}"
+            for how, most in (("", before["WHOLE_EVERY"]), (", whole each time", 0.0)):
+                parts["WHOLE_EVERY"] = most
+                left = iter(coming)
+
+                def publish_and_read(left: Iterator[Evidence] = left, name: str = name) -> None:
+                    nonlocal now
+                    now += EVERY
+                    router.publish_evidence(next(left))
+                    store.evidence(name, f"{name}-1")
+
+                row(f"published and read, {what}{how}", meter.cost(publish_and_read, FLOW))
+    finally:
+        parts.update(before)
 
 
 def labels_cost(store: Store, router: Store, meter: Meter, row: Row) -> None:

@@ -34,13 +34,17 @@ Place = tuple[str, str, int, str]  # service, rollout, epoch, source
 
 @dataclass(slots=True)
 class _Base:
-    """The body that this process knows to lie there. `wait`: so many publications are whole in any case."""
+    """The body that this process knows to lie there.
+
+    `told`: changes of it have been written. `wait`: so many publications are whole in any case.
+    """
 
     evidence: Evidence
     version: str
     size: int
     at: float
     wait: int
+    told: bool = False
 
 
 class Publishing:
@@ -86,7 +90,8 @@ class Publishing:
         told = changes(base.evidence, evidence)
         body = b"" if told is None else packed(told)
         if told is None or len(body) > _WORTH_IT * base.size:
-            base.wait = _PATIENCE
+            if not base.told:  # not what has gathered since, but what changes from one to the next
+                base.wait = _PATIENCE
             return False
         answer = self._connection.run(
             CHANGE,
@@ -94,7 +99,8 @@ class Publishing:
             (_name(evidence), body, evidence.rollout, base.version, AFTER_THE_END, new_version()),
             writes=True,
         )
-        return bool(answer == b"DONE")
+        base.told = bool(answer == b"DONE")
+        return base.told
 
     def _keys(self, evidence: Evidence) -> tuple[str, ...]:
         keys, service = self._connection.keys, evidence.service

@@ -284,7 +284,9 @@ def test_a_store_that_comes_back_empty_changes_nothing_for_clients_and_is_said(m
     clients = Clients(machines)
     machines.begin()
     phase(machines, lambda name, step: (name, step) == ("canary", 1))
-    generation = machines.in_force(0)["generations"][NAME]
+    (route,) = machines.store.routes().routes
+    generation = route.generation
+    everywhere(machines, generation)
     machines.server.kill()
     machines.server.forget()
     machines.server.start()
