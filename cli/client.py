@@ -116,7 +116,7 @@ class Client:
         return self._send("POST", f"{_path(service)}/plan", Plan, sent)
 
     def act(self, service: str, verb: str, actor: str, reason: str = "", **more: bool) -> RolloutView:
-        """`pause`, `resume`, `promote` or `abort` the open rollout."""
+        """`pause`, `resume`, `promote`, `approve` or `abort` the open rollout."""
         body = {"actor": actor, "reason": reason, **more}
         return self._send("POST", f"{_path(service)}/rollout/{verb}", RolloutView, body)
 

@@ -39,6 +39,8 @@ def _headline(plan: Plan) -> Text:
         text.append("cannot be decided", "bold yellow")
     else:
         text.append(f"takes {takes}, too long", "bold yellow")
+    if any(step.people for step in plan.steps):
+        text.append(", and as long as people take")
     text.append(f"; at most {span(plan.max_duration)} (max_duration); {plan.rate:.4g} requests a second")
     return text
 
@@ -56,6 +58,9 @@ def _steps(plan: Plan) -> Table:
     longest = max([one.seconds or 0.0 for one in plan.steps] + [plan.baseline_seconds])
     rows.add_row("0 baseline", _time(plan.baseline_seconds), "", _bar(plan.baseline_seconds, longest), "")
     for one in plan.steps:
+        if one.people:
+            rows.add_row(f"{one.number} {one.text}", "?", "?", "", one.held_by)
+            continue
         bar = "?" if one.seconds is None else _bar(one.seconds, longest)
         rows.add_row(f"{one.number} {one.text}", _time(one.seconds), _time(one.seconds_90), bar, one.held_by)
     return rows

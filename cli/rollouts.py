@@ -1,4 +1,4 @@
-"""Verbs that move a rollout: `start`, `pause`, `resume`, `promote`, `abort`."""
+"""Verbs that move a rollout: `start`, `pause`, `resume`, `promote`, `approve`, `abort`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    for verb in (start, pause, resume, promote, abort):
+    for verb in (start, pause, resume, promote, approve, abort):
         app.command()(verb)
 
 
@@ -129,8 +129,23 @@ def promote(
     api: Api = DEFAULT_API,
     timeout: Timeout = 10.0,
 ) -> None:
-    """Go to the next step without waiting. Past an unproven gate it is an override and needs --reason."""
+    """Go to the next step without waiting. Past an unproven gate it is an override and needs --reason.
+
+    It does not stand in for approvals.
+    """
     _act(service, "promote", reason, actor, output, api, timeout, full=full)
+
+
+def approve(
+    service: Service,
+    reason: Reason = "",
+    actor: Actor = "",
+    output: Output = Format.TABLE,
+    api: Api = DEFAULT_API,
+    timeout: Timeout = 10.0,
+) -> None:
+    """Approve a rollout that waits for people, as it stands now. Needs a token of role approver."""
+    _act(service, "approve", reason, actor, output, api, timeout)
 
 
 def abort(

@@ -13,6 +13,7 @@ from rich.text import Text
 from ..controller.explain import estimate_of, interval_of, margin_of
 from ..controller.leaders import leaderless
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
+from .approvals import explained_lines, status_lines
 from .comparisons import Comparison, Comparisons
 from .informing import advice_lines, blame_lines, calibration_lines, drift_lines
 
@@ -114,6 +115,7 @@ def _notes(view: RolloutView) -> Iterable[tuple[str, Text]]:
     yield from calibration_lines(view.calibration)
     yield from blame_lines(view.blame)
     yield from advice_lines(view.advice)
+    yield from status_lines(view)
     if view.phase.ended:
         return
     yield from _controllers(view.controllers)
@@ -275,6 +277,7 @@ def explanation(explained: Explained) -> RenderableType:
         *calibration_lines(found.calibration),
         *blame_lines(found.blame),
         *advice_lines(found.advice),
+        *explained_lines(found.approvals),
     ]
     if informing:
         information = Table.grid(padding=(0, 2))

@@ -13,6 +13,8 @@ from ..store.protocol import Commit, Store
 from ..store.rollouts import RolloutRecord
 from ..store.routes import ServiceRoute
 from . import operations
+from .approvals import Person
+from .approving import approve
 from .files import ServiceFiles
 from .looking import Engine, look, policy_of, read
 from .performing import Seen
@@ -106,6 +108,16 @@ class Acts:
             return self._written(
                 operations.promote(seen, actor, reason, now, freeze, full=full, may_override=may_override)
             )
+
+        return _retrying(write)
+
+    def approve(self, service: str, person: Person, reason: str = "") -> RolloutRecord:
+        """Approve the step at hand. Approving twice changes nothing. Raises Forbidden as `approve` does."""
+
+        def write() -> RolloutRecord:
+            seen = self._looked(service)
+            commit = approve(seen, person, reason, self._clock(), self._engine.freeze_epoch)
+            return seen.record if commit is None else self._written(commit)
 
         return _retrying(write)
 

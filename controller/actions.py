@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..store.approvals import Approval, GateAt
 from ..store.rollouts import FrozenConstants, Hold
 
 
@@ -17,6 +18,26 @@ class Advance:
     reason: str
     constants: FrozenConstants | None = None
     override: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Open the step `step`, which waits for people: no epoch begins, traffic stays. `proven`: gates now."""
+
+    act: ClassVar[str] = "advance"
+    step: int
+    reason: str
+    proven: tuple[GateAt, ...] = ()
+    override: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """Somebody approves the step at hand."""
+
+    act: ClassVar[str] = "approve"
+    approval: Approval
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +109,28 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Void:
+    """Approvals that count no more, each with its reason."""
+
+    act: ClassVar[str] = "void"
+    approvals: tuple[tuple[Approval, str], ...]
+
+    @property
+    def reason(self) -> str:
+        """Whose, and why."""
+        return "; ".join(f"the approval of {one.by} is void: {why}" for one, why in self.approvals)
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """More gates are proven during a step that waits for people: losing a proof voids approvals."""
+
+    act: ClassVar[str] = "prove"
+    proven: tuple[GateAt, ...]
+    reason: str = "more gates are proven"
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Nothing moves; this is what the rollout waits for."""
 
@@ -95,5 +138,5 @@ class Note:
     reason: str
 
 
-Move = Advance | Promote | RollBack | Abort | Pause | Resume
-Action = Move | HoldError | Release | Note
+Move = Advance | Ask | Approve | Promote | RollBack | Abort | Pause | Resume
+Action = Move | HoldError | Release | Void | Prove | Note

@@ -237,11 +237,12 @@ def _verdict(policy: RolloutPolicy, judged: list[_Judged]) -> Verdict:
 
 
 def _exposure(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> tuple[int, int]:
-    """Requests of the candidate and of stable in the current step."""
+    """Requests of the candidate and of stable in the current step; of one `approve` those of its traffic's."""
     candidate = stable = 0
+    step = record.epochs[-1].step
     for epoch in record.epochs:
         found = evidence.get(epoch.epoch)
-        if found is None or epoch.step != record.step:
+        if found is None or epoch.step != step:
             continue
         if epoch.place != "baseline":
             candidate += _candidates(found, epoch.place)

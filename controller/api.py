@@ -34,10 +34,12 @@ from ..errors import (
     Unauthorized,
     UsageError,
 )
+from ..policies.tokens import ApiToken
 from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
 from .access import Access, LoopbackOnly, may, require
 from .acting import Acts
+from .approvals import Person
 from .evidence.merging import merged
 from .explain import explain
 from .files import ServiceFiles
@@ -93,6 +95,7 @@ def application(desk: Desk) -> Starlette:
         f"POST {SERVICE}/rollout/pause": endpoints.pause,
         f"POST {SERVICE}/rollout/resume": endpoints.resume,
         f"POST {SERVICE}/rollout/promote": endpoints.promote,
+        f"POST {SERVICE}/rollout/approve": endpoints.approve,
         f"POST {SERVICE}/rollout/abort": endpoints.abort,
         f"POST {SERVICE}/plan": endpoints.plan,
         f"POST {SERVICE}/feedback": endpoints.feedback,
@@ -168,6 +171,15 @@ class _Endpoints:
             self._desk.acts.promote, service, _actor(request, body), body.reason,
             full=body.full, may_override=may(request.state.caller, "approver"),
         )  # fmt: skip
+        return _answer(await run_in_threadpool(self._view, record))
+
+    async def approve(self, request: Request) -> Response:
+        body = await _body(request, ActRequest)
+        caller: ApiToken | None = request.state.caller
+        groups = () if caller is None else caller.groups
+        person = Person(_actor(request, body), groups, known=caller is not None)
+        service = request.path_params["service"]
+        record = await run_in_threadpool(self._desk.acts.approve, service, person, body.reason)
         return _answer(await run_in_threadpool(self._view, record))
 
     async def plan(self, request: Request) -> Response:

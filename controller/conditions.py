@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ..policies.metrics import decides, deciding_places, on_labels
 from ..policies.policy import Action, Gate, Place, RolloutPolicy, Step
 from ..store.rollouts import Analysis, Outcome, RolloutRecord, Verdict
+from .approvals import lacking
 from .per_policy import per_policy
 
 # Told by the routers' reports, which the machine reads itself and answers faster.
@@ -109,11 +110,11 @@ def missing_minima(
     step = policy.steps[record.step]
     lasted = now - record.step_since - record.held_for
     missing: list[str] = []
-    if lasted < step.duration:
-        missing.append(f"{_seconds(step.duration - lasted)} more of this step")
-    if analysis.candidate_requests < step.requests:
+    if lasted < step.least_seconds:
+        missing.append(f"{_seconds(step.least_seconds - lasted)} more of this step")
+    if analysis.candidate_requests < step.least_requests:
         kind = "pairs" if step.place == "shadow" else "candidate requests"
-        missing.append(f"{step.requests - analysis.candidate_requests} more {kind}")
+        missing.append(f"{step.least_requests - analysis.candidate_requests} more {kind}")
     return tuple(missing)
 
 
@@ -122,12 +123,13 @@ def missing_to_advance(
 ) -> tuple[str, ...]:
     """Everything that keeps the current step from being done; empty when it is done.
 
-    For the last step that means promotion (canary) or the end of what a shadow can prove.
+    For the last step that means promotion (canary) or the end of what a shadow can prove. What a step
+    `approve` can measure is what the step before it could.
     """
     if record.step is None:
         return ("the baseline is not frozen",)
-    step = policy.steps[record.step]
-    missing = list(missing_minima(record, policy, analysis, now))
+    step = policy.traffic(record.step)
+    missing = [*missing_minima(record, policy, analysis, now), *lacking(record, policy, now)]
     missing += [
         check.reason
         for check in analysis.validity
@@ -146,7 +148,7 @@ def missing_to_advance(
     ]
     if step.place == "canary" and is_last(record, policy):
         missing += unready_to_promote(policy, analysis)
-    elif step.until_gates or is_last(record, policy):
+    elif policy.steps[record.step].until_gates or is_last(record, policy):
         missing += unproven(policy, analysis, step)
     return tuple(dict.fromkeys(missing))
 

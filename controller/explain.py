@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..errors import NotFound
+from ..store.approvals import Approval
 from ..store.rollouts import (
     Advice,
     Analysis,
@@ -23,7 +24,9 @@ from ..store.rollouts import (
     RolloutRecord,
     Validity,
     Verdict,
+    decode_record,
 )
+from .approvals import standing
 
 _GONE = " Its decisions are not kept any more (--keep-decisions)."
 
@@ -41,7 +44,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """One decision, or the latest look where `number` is None, in words and numbers."""
+    """One decision, or the latest look where `number` is None, in words and numbers.
+
+    `approvals`: those of its step that stood when it was taken.
+    """
 
     rollout: str
     number: int | None
@@ -55,6 +61,7 @@ class Explanation(msgspec.Struct, frozen=True):
     blame: tuple[Blame, ...] = ()
     advice: tuple[Advice, ...] = ()
     calibration: tuple[Calibration, ...] = ()
+    approvals: tuple[Approval, ...] = ()
 
 
 def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | None = None) -> Explanation:
@@ -93,6 +100,7 @@ def explain(record: RolloutRecord, decisions: Sequence[Decision], number: int | 
         blame=analysis.blame if analysis is not None else (),
         advice=analysis.advice if analysis is not None else (),
         calibration=analysis.calibration if analysis is not None else (),
+        approvals=standing(decode_record(decision.before, RolloutRecord)),
     )
 
 

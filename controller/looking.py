@@ -14,10 +14,13 @@ from ..store.evidence import Evidence
 from ..store.protocol import Store
 from ..store.rollouts import Analysis, FrozenConstants, Phase, ReplicaReport, RolloutRecord
 from ..store.routes import ServiceRoute
+from .approvals import asked
+from .binding import subject_of
 from .evidence.merging import Merges, merged
-from .machine import Look, Signals, may_freeze, read_signals
+from .machine import may_freeze
 from .measuring import baseline_requests
 from .performing import FreezeEpoch, Seen
+from .signals import Look, Signals, read_signals
 
 
 class Reason(Protocol):
@@ -108,7 +111,8 @@ def look(engine: Engine, seen: Seen, now: float, *, glance: bool = False) -> tup
     not_ready = ""
     if may_freeze(record, policy, requests, now):
         frozen, not_ready = _freeze(engine, seen)
-    return seen, Look(analysis, signals_of(seen), requests, frozen, not_ready)
+    subject = subject_of(seen.service, record) if asked(record, policy) is not None else ""
+    return seen, Look(analysis, signals_of(seen), requests, frozen, not_ready, subject=subject)
 
 
 def _freeze(engine: Engine, seen: Seen) -> tuple[FrozenConstants | None, str]:

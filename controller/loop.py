@@ -84,12 +84,12 @@ class Loop:
         Raises StoreError where the store cannot be read at all.
         """
         now = self._clock()
+        if self._files.poll(now):  # also where it stands by: acts that come through it bind to the files
+            for problem in self._files.problems:
+                log.warning("a file cannot be used; what runs goes on", problem=str(problem))
         if not self.leading.holds():
             self.beat = time.monotonic()
             return
-        if self._files.poll(now):
-            for problem in self._files.problems:
-                log.warning("a file cannot be used; what runs goes on", problem=str(problem))
         routes = self._store.routes()
         reports = self._store.reports()
         stored = {route.service: route for route in routes.routes}

@@ -7,13 +7,17 @@ thresholds. Then its policy's steps follow one another. Each opens an epoch: in 
 gets copies, in CANARY it answers users. The end is PROMOTED (the candidate is the new stable),
 ROLLED_BACK (the evidence, a clock or a router decided against it) or ABORTED (a person did).
 
+A step `approve` opens no epoch: the traffic of the step before goes on, the phase is that traffic's, and
+the rollout waits for people as other steps wait for requests. What voids an approval is looked at first at
+every look, so that nothing goes on by one that is void.
+
 `decide` looks at one moment and says what to do; it does nothing itself, and `apply` is the only
 place where a record's phase changes. TRANSITIONS is all that may happen: what is not in it is refused.
 
 Only positive evidence moves forward. `decide` opens the next step when the current one lacks nothing,
 and promotes from the last canary only, with every gate proven. At one look the worst comes first:
 
-    direct abort at a router > breaker, lapsed lease > proven harm > a clock that ran out
+    direct abort at a router > breaker, lapsed lease > proven harm > void approvals > a clock that ran out
     > harm that pauses > what cannot be measured > the end of time > promotion, next step
 
 And nothing stands for ever; every state has a clock:
@@ -30,28 +34,34 @@ An operator's acts are the same transitions, checked in controller/operations.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 import msgspec
 
 from ..errors import Conflict
 from ..policies.policy import RolloutPolicy
-from ..store.rollouts import Analysis, EpochRecord, FrozenConstants, Hold, Phase, ReplicaReport, RolloutRecord
+from ..store.rollouts import Analysis, EpochRecord, Hold, Phase, RolloutRecord
 from .actions import (
     Abort,
     Action,
     Advance,
+    Approve,
+    Ask,
     HoldError,
     Move,
     Note,
     Pause,
     Promote,
+    Prove,
     Release,
     Resume,
     RollBack,
+    Void,
 )
+from .approvals import asked
+from .binding import newly_proven, proven, voided
 from .conditions import failing, is_last, missing_to_advance, unmeasurable
+from .signals import Look
 
 Act = Literal["start", "advance", "promote", "rollback", "pause", "resume", "abort"]
 
@@ -75,52 +85,6 @@ TRANSITIONS: Final[dict[tuple[Phase | None, Act], tuple[Phase, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What the routers' reports say about one service: a reason each, or None."""
-
-    direct: str | None = None
-    tripped: str | None = None
-    lapsed: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """All that one look saw.
-
-    `baseline_requests`: of stable in epoch 0. `frozen`: what could be frozen from it, or None with
-    `not_ready` saying why not. `broken`: why the controller itself could not look or act, which counts
-    as an error.
-    """
-
-    analysis: Analysis
-    signals: Signals = Signals()
-    baseline_requests: int = 0
-    frozen: FrozenConstants | None = None
-    not_ready: str = ""
-    broken: str = ""
-
-
-def read_signals(record: RolloutRecord, generation: int, reports: tuple[ReplicaReport, ...]) -> Signals:
-    """What replicas say about the route in force; what they say of an older generation is past.
-
-    A direct abort and a trip hold through all generations of their rollout, so only those before its start
-    are past.
-    """
-    direct = tripped = lapsed = None
-    for report in sorted(reports, key=lambda report: report.source):
-        begun = report.generations.get(record.service, 0) >= record.generation
-        if record.service in report.direct and begun and report.at >= record.started_at:
-            direct = f"aborted directly at router {report.replica}: {report.direct[record.service]}"
-        if report.tripped.get(record.service, -1) >= record.generation:
-            tripped = (
-                f"the breaker of router {report.replica} tripped: too many candidate errors within seconds"
-            )
-        if report.lapsed.get(record.service) == generation:
-            lapsed = f"router {report.replica} was unattended and returned to stable by itself"
-    return Signals(direct, tripped, lapsed)
-
-
 def may_freeze(record: RolloutRecord, policy: RolloutPolicy, requests: int, now: float) -> bool:
     """True where the baseline's minima are met, so that constants can be frozen."""
     lasted = now - record.step_since - record.held_for
@@ -139,6 +103,9 @@ def decide(record: RolloutRecord, policy: RolloutPolicy, look: Look, now: float)
     against = _against(policy, look)
     if against is not None:
         return [against]
+    about = _approvals(record, policy, look, now)
+    if about is not None:
+        return [about, *decide(apply(record, about, now), policy, look, now)]
     errors = unmeasurable(policy, look.analysis)
     if look.broken:
         errors = (look.broken, *errors)
@@ -169,6 +136,17 @@ def _against(policy: RolloutPolicy, look: Look) -> Move | None:
     if harm:
         return RollBack("; ".join(f"{verdict.gate}: {verdict.reason}" for verdict in harm))
     return None
+
+
+def _approvals(record: RolloutRecord, policy: RolloutPolicy, look: Look, now: float) -> Void | Prove | None:
+    """What a look changes about approvals: those that are void, then gates that are proven from now on."""
+    if look.broken or asked(record, policy) is None:  # what was not looked at says nothing
+        return None
+    void = tuple(voided(record, policy, look.analysis, look.subject, now))
+    if void:
+        return Void(void)
+    more = newly_proven(record, policy, look.analysis)
+    return None if more is None else Prove(more)
 
 
 def _pausing(policy: RolloutPolicy, look: Look, now: float) -> Pause | None:
@@ -225,9 +203,12 @@ def _forward(  # noqa: PLR0911 (one return per case, in the order that the modul
             return Advance(0, "the baseline is frozen", look.frozen)
         return Note("baseline: waiting for " + ("; ".join(lacking) or look.not_ready or "the constants"))
     step = policy.steps[record.step or 0]
+    canary = policy.traffic(record.step or 0).place == "canary"
     missing = missing_to_advance(record, policy, look.analysis, now)
+    if step.approve is not None and not look.subject:
+        missing = (*missing, f"the file of service {record.service!r}, which cannot be read")
     name = f"step {(record.step or 0) + 1} of {len(policy.steps)}"
-    if not missing and is_last(record, policy) and step.place == "canary":
+    if not missing and is_last(record, policy) and canary:
         return Promote("every gate is proven over all weights and on the last one")
     if over:
         return _inconclusive(policy, f"max_duration is over in {name}: {_list(missing)}", now)
@@ -235,10 +216,19 @@ def _forward(  # noqa: PLR0911 (one return per case, in the order that the modul
         reason = "the policy's last shadow step is done and every gate is proven; `promote --full` or abort"
         return Pause(paused_hold("finished", reason, policy, now))
     if not missing:
-        return Advance((record.step or 0) + 1, f"{name} is done")
+        return next_step(policy, (record.step or 0) + 1, f"{name} is done", look.analysis)
     if step.deadline is not None and now - record.step_since - record.held_for >= step.deadline:
         return _inconclusive(policy, f"the deadline of {name} has passed: {_list(missing)}", now)
     return Note(f"{name}: waiting for {_list(missing)}")
+
+
+def next_step(
+    policy: RolloutPolicy, number: int, reason: str, analysis: Analysis, override: str | None = None
+) -> Advance | Ask:
+    """What opens step `number`, which is not the first."""
+    if policy.steps[number].approve is None:
+        return Advance(number, reason, override=override)
+    return Ask(number, reason, proven(policy, analysis), override)
 
 
 def _missing_baseline(
@@ -294,9 +284,24 @@ def apply(  # noqa: PLR0911 (one return per kind of action)
             after = Phase.SHADOW if epoch.place == "shadow" else Phase.CANARY
             return _moved(
                 record, "advance", after, action.reason, now, step=action.step, step_since=now, held_for=0.0,
-                epoch=epoch.epoch, epochs=(*record.epochs, epoch), paused_from=None,
+                epoch=epoch.epoch, epochs=(*record.epochs, epoch), paused_from=None, proven=(),
                 constants=action.constants or record.constants, override=action.override or record.override,
             )  # fmt: skip
+        case Ask():
+            after = Phase.SHADOW if record.epochs[-1].place == "shadow" else Phase.CANARY
+            return _moved(
+                record, "advance", after, action.reason, now, step=action.step, step_since=now, held_for=0.0,
+                paused_from=None, proven=action.proven, override=action.override or record.override,
+            )  # fmt: skip
+        case Approve(approval=new):
+            others = (one for one in record.approvals if (one.by, one.step) != (new.by, new.step))
+            return _next(record, approvals=(*others, new), reason=action.reason)
+        case Void():
+            gone = {one for one, _ in action.approvals}
+            kept = tuple(one for one in record.approvals if one not in gone)
+            return _next(record, approvals=kept, reason=action.reason)
+        case Prove():
+            return _next(record, proven=action.proven)
         case Promote():
             override = action.override or record.override
             return _moved(

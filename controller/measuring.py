@@ -162,7 +162,9 @@ def require_affordable(policy: RolloutPolicy, service: ModelService, rollout: st
     """
     numeric = service.prediction.type == "number"
     latencies = sorted({gate.metric for gate in policy.gates if is_latency(gate.metric)})
-    steps: set[tuple[Stage, bool]] = {(step.place, step.mirror_back is not None) for step in policy.steps}
+    steps: set[tuple[Stage, bool]] = {
+        (step.place, step.mirror_back is not None) for step in policy.steps if step.place != "approve"
+    }
     for place, back in sorted(steps):
         plan = MeasurementPlan(
             rollout=rollout,

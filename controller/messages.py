@@ -64,6 +64,8 @@ OPERATIONS: Final = (
     Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest, role="operator"),
     Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest,
               role="operator"),
+    Operation("POST", f"{SERVICE}/rollout/approve", "Approve the step at hand", RolloutView, ActRequest,
+              role="approver"),
     Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest,
               role="operator"),
     Operation("POST", f"{SERVICE}/plan", "What a rollout would need; nothing changes", Plan, PlanRequest),

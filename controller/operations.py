@@ -17,8 +17,9 @@ from ..store.protocol import Commit
 from ..store.rollouts import WIRE, Analysis, AuditEntry, EpochRecord, Outcome, Phase, RolloutRecord
 from ..store.routes import ServiceRoute
 from .actions import Abort, Advance, Pause, Promote, Resume
+from .approving import require_approvals
 from .conditions import deciding, failing, is_last, unmeasurable, unproven, unready_to_promote
-from .machine import check, paused_hold
+from .machine import check, next_step, paused_hold
 from .measuring import require_affordable
 from .performing import FreezeEpoch, Seen, change
 from .routing import rollout_route
@@ -136,12 +137,12 @@ def promote(
     """Go to the next step, or with `full` to the end, without waiting for minima.
 
     Past a gate that is not proven it is an override: it needs a reason and is kept as one. A proven
-    harm is passed with `full` only. Raises Conflict, UsageError (the reason is missing), and Forbidden
+    harm is passed with `full` only, and missing approvals not at all. Raises Conflict, UsageError (the reason is missing), and Forbidden
     where it would be an override and `may_override` is False.
     """
     record = _open(seen)
     last = is_last(record, seen.policy)
-    if not full and last and seen.policy.steps[-1].place == "shadow":
+    if not full and last and seen.policy.traffic(len(seen.policy.steps) - 1).place == "shadow":
         raise Conflict(
             f"rollout {record.id} is in its last step, a shadow; promote --full makes the candidate stable"
         )
@@ -150,6 +151,7 @@ def promote(
             f"rollout {record.id} is in its baseline, which has to end by itself; or promote --full"
         )
     to_end = full or last
+    require_approvals(seen, now, to_end=to_end)
     analysis = _analysis(seen)
     harm = [verdict for _, verdict in deciding(seen.policy, analysis) if verdict.outcome is Outcome.FAIL]
     if harm and not full:
@@ -174,8 +176,10 @@ def promote(
     why = f"promoted by {actor}" + (f": {reason}" if reason else "")
     if to_end:
         return change(seen, Promote(why, override), now, actor, freeze_epoch)
-    following = 0 if record.step is None else record.step + 1
-    return change(seen, Advance(following, why, override=override), now, actor, freeze_epoch)
+    if record.step is None:
+        return change(seen, Advance(0, why, override=override), now, actor, freeze_epoch)
+    following = next_step(seen.policy, record.step + 1, why, analysis, override)
+    return change(seen, following, now, actor, freeze_epoch)
 
 
 def abort(seen: Seen, actor: str, reason: str, now: float, freeze_epoch: FreezeEpoch) -> Commit | None:
@@ -206,7 +210,7 @@ def _unmet(seen: Seen, analysis: Analysis, *, to_end: bool) -> tuple[str, ...]:
     if to_end:
         unmet += unready_to_promote(seen.policy, analysis)
     elif seen.record.step is not None:
-        unmet += unproven(seen.policy, analysis, seen.policy.steps[seen.record.step])
+        unmet += unproven(seen.policy, analysis, seen.policy.traffic(seen.record.step))
     return tuple(dict.fromkeys(unmet))
 
 

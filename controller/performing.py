@@ -15,6 +15,7 @@ import msgspec
 from ..errors import Conflict
 from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService
+from ..store.approvals import Approval
 from ..store.evidence import Evidence, encode_evidence
 from ..store.protocol import Commit
 from ..store.rollouts import (
@@ -28,7 +29,7 @@ from ..store.rollouts import (
     encode_record,
 )
 from ..store.routes import ServiceRoute
-from .actions import Action, Advance, HoldError, Note, Pause, Release, Resume
+from .actions import Action, Advance, Approve, Ask, HoldError, Note, Pause, Prove, Release, Resume, Void
 from .length import batch_of
 from .machine import apply
 from .routing import ended_route, renewed_route, rollout_route
@@ -70,7 +71,7 @@ def change(seen: Seen, action: Action, now: float, actor: str, freeze_epoch: Fre
     epoch = _epoch(seen, action, now, freeze_epoch) if isinstance(action, Advance) else None
     record = apply(before, action, now, epoch)
     record = msgspec.structs.replace(record, analysis=seen.analysis or before.analysis)
-    if isinstance(action, Note):
+    if isinstance(action, Note | Prove):
         return _commit(seen, record, None)
     entry = AuditEntry(
         at=now,
@@ -81,6 +82,10 @@ def change(seen: Seen, action: Action, now: float, actor: str, freeze_epoch: Fre
         reason=action.reason,
         detail=_detail(before, record),
     )
+    if isinstance(action, Void):
+        return _commit(seen, record, None, tuple(_void(entry, one, why) for one, why in action.approvals))
+    if isinstance(action, Approve):
+        entry = msgspec.structs.replace(entry, detail=entry.detail | _bound(action.approval))
     if isinstance(action, HoldError | Release):
         return _commit(seen, record, None, (entry,))
     decision = Decision(
@@ -90,7 +95,7 @@ def change(seen: Seen, action: Action, now: float, actor: str, freeze_epoch: Fre
         reports=tuple(encode_record(report) for report in seen.reports),
     )  # fmt: skip
     audit: tuple[AuditEntry, ...] = (entry,)
-    if isinstance(action, Advance) and action.override is not None:
+    if isinstance(action, Advance | Ask) and action.override is not None:
         audit = (entry, msgspec.structs.replace(entry, act="override", reason=action.override))
     return _commit(seen, record, _route(seen, record, action), audit, decision)
 
@@ -105,9 +110,7 @@ def _route(seen: Seen, record: RolloutRecord, action: Action) -> ServiceRoute | 
                 f"service {record.service!r} has no readable file, so no step can open; restore it"
             )
         return rollout_route(seen.service, record, seen.policy, seen.route)
-    if isinstance(action, Pause):
-        return None
-    if isinstance(action, Resume):
+    if isinstance(action, Resume | Ask):
         return renewed_route(
             seen.route
         )  # a router that returned to stable by itself resumes by a decision only
@@ -121,11 +124,11 @@ def _epoch(seen: Seen, action: Advance, now: float, freeze_epoch: FreezeEpoch) -
         raise Conflict(f"rollout {seen.record.id}: the baseline has frozen nothing yet, so no step can open")
     step = seen.policy.steps[action.step]
     centres, thresholds = freeze_epoch(seen.policy, constants, seen.evidence.get(seen.record.epoch))
-    shadow = step.place == "shadow"
+    shadow = step.shadow is not None
     return EpochRecord(
         epoch=seen.record.epoch + 1,
         step=action.step,
-        place=step.place,
+        place="shadow" if shadow else "canary",
         weight=0.0 if shadow else step.share,
         mirrored=step.share if shadow else 0.0,
         opened_at=now,
@@ -147,6 +150,17 @@ def _detail(before: RolloutRecord, after: RolloutRecord) -> dict[str, str]:
     if after.hold is not None:
         detail |= {"hold": after.hold.kind, "until": f"{after.hold.until:.3f}", "then": after.hold.action}
     return detail
+
+
+def _bound(one: Approval) -> dict[str, str]:
+    """What an approval is bound to, for whoever audits it."""
+    return {"group": one.group, "digest": one.digest, "versions": one.subject, "until": f"{one.until:.3f}"}
+
+
+def _void(entry: AuditEntry, one: Approval, why: str) -> AuditEntry:
+    """One entry per approval, so that each says whose it was and why it counts no more."""
+    detail = entry.detail | {"by": one.by, "digest": one.digest}
+    return msgspec.structs.replace(entry, reason=f"the approval of {one.by} is void: {why}", detail=detail)
 
 
 def _commit(

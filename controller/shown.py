@@ -63,6 +63,31 @@ class Controllers(msgspec.Struct, frozen=True):
     vacant: float | None = None
 
 
+class ApprovalView(msgspec.Struct, frozen=True):
+    """One approval. `step`: from 1. `digest`: of what it is bound to. `counts`: the step waits and has it."""
+
+    by: str
+    at: float
+    step: int
+    group: str
+    until: float
+    digest: str
+    reason: str
+    counts: bool
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a step `approve` asks of people. `missing`: how many more. `until`: then `action` is taken."""
+
+    group: str | None
+    count: int
+    not_starter: bool
+    valid_for: float
+    missing: int
+    until: float
+    action: str
+
+
 class RolloutView(msgspec.Struct, frozen=True):
     """One rollout as it stands. `exit_code`: what a command that waits for it ends with (0, 3, 4).
 
@@ -71,7 +96,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     `admin_sockets`: router -> where it is asked directly, as by `accede abort --direct`. `mirror`, `back`,
     `floor`: copies of this step, None where it makes none of that kind; `mirrored`, `mirrored_back`: their
     shares. `warm_up`: how many of them warmed the candidate up. `addresses`: of stable or candidate, those
-    that a router finds not ready or has ejected. `controllers`: who decides.
+    that a router finds not ready or has ejected. `controllers`: who decides. `wanted`: of people, in a step
+    that waits for them.
     """
 
     id: str
@@ -115,6 +141,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     calibration: tuple[Calibration, ...] = ()
     addresses: tuple[AddressView, ...] = ()
     controllers: Controllers | None = None
+    wanted: Wanted | None = None
+    approvals: tuple[ApprovalView, ...] = ()
 
 
 class RolloutLine(msgspec.Struct, frozen=True):

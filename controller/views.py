@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..policies.policy import RolloutPolicy, Step
+from ..policies.policy import RolloutPolicy
 from ..policies.service import ModelService
+from ..store.approvals import Approval
 from ..store.evidence import Evidence
 from ..store.rollouts import (
     Analysis,
@@ -15,12 +16,14 @@ from ..store.rollouts import (
     RolloutRecord,
 )
 from ..store.routes import WHOLE, ServiceRoute
+from .approvals import asked, missing
 from .conditions import missing_to_advance
 from .explain import why
 from .looking import policy_of
 from .measuring import baseline_requests
 from .shown import (
     AddressView,
+    ApprovalView,
     Controllers,
     DecisionLine,
     GateView,
@@ -28,6 +31,7 @@ from .shown import (
     RolloutView,
     ServiceView,
     StepView,
+    Wanted,
 )
 
 
@@ -61,7 +65,7 @@ def rollout_view(
         started_at=record.started_at,
         ended_at=record.ended_at,
         step=None if record.step is None else record.step + 1,
-        steps=tuple(_step(index, step, record) for index, step in enumerate(policy.steps)),
+        steps=tuple(_step(index, policy, record) for index in range(len(policy.steps))),
         weight=_weight(record),
         mirrored=0.0 if ended else epoch.mirrored,
         needs=() if ended else _needs(record, policy, analysis, here, now),
@@ -87,6 +91,8 @@ def rollout_view(
         admin_sockets=_admin_sockets(record.service, reports),
         addresses=() if ended else _addresses(record, reports),
         controllers=controllers,
+        wanted=None if ended else _wanted(record, policy, now),
+        approvals=tuple(_approval(one, record, policy, now) for one in record.approvals),
     )
 
 
@@ -164,25 +170,41 @@ def _needs(
     return missing_to_advance(record, policy, analysis or nothing, now)
 
 
-def _step(index: int, step: Step, record: RolloutRecord) -> StepView:
+def _step(index: int, policy: RolloutPolicy, record: RolloutRecord) -> StepView:
+    step = policy.steps[index]
     here = -1 if record.step is None else record.step
     done = index < here or record.phase is Phase.PROMOTED
     state = "done" if done else "now" if index == here and not record.phase.ended else "next"
     return StepView(
         number=index + 1,
         place=step.place,
-        share=step.share,
+        share=policy.traffic(index).share,
         state=state,
-        text=_text(step),
-        seconds=step.duration,
-        requests=step.requests,
+        text=step.text,
+        seconds=step.least_seconds,
+        requests=step.least_requests,
         deadline=step.deadline,
     )
 
 
-def _text(step: Step) -> str:
-    back = f", {step.mirror_back * 100:g}% mirrored back" if step.mirror_back is not None else ""
-    return f"{step.place} {step.share * 100:g}%{back}{', until gates' if step.until_gates else ''}"
+def _wanted(record: RolloutRecord, policy: RolloutPolicy, now: float) -> Wanted | None:
+    step = asked(record, policy)
+    if step is None or record.step is None:
+        return None
+    ends = [record.started_at + record.held_total + policy.max_duration]
+    deadline = policy.steps[record.step].deadline
+    if deadline is not None:
+        ends.append(record.step_since + record.held_for + deadline)
+    return Wanted(
+        step.group, step.count, step.not_starter, step.valid_for, missing(record, policy, now), min(ends),
+        policy.on_inconclusive,
+    )  # fmt: skip
+
+
+def _approval(one: Approval, record: RolloutRecord, policy: RolloutPolicy, now: float) -> ApprovalView:
+    waits = asked(record, policy) is not None and not record.phase.ended
+    counts = waits and one.step == record.step and now < one.until
+    return ApprovalView(one.by, one.at, one.step + 1, one.group, one.until, one.digest, one.reason, counts)
 
 
 def _next_step(record: RolloutRecord, policy: RolloutPolicy) -> str:
@@ -190,8 +212,9 @@ def _next_step(record: RolloutRecord, policy: RolloutPolicy) -> str:
     if record.phase.ended:
         return ""
     if following < len(policy.steps):
-        return _text(policy.steps[following])
-    return "promotion" if policy.steps[-1].place == "canary" else "an operator's promote --full"
+        return policy.steps[following].text
+    last = policy.traffic(len(policy.steps) - 1)
+    return "promotion" if last.place == "canary" else "an operator's promote --full"
 
 
 def _generations(service: str, reports: Sequence[ReplicaReport]) -> dict[str, int]:

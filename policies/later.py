@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .policy import RolloutPolicy, Step
+from .policy import RolloutPolicy
 from .quantities import Value
 from .service import ErrorRule, Limits, ModelService
 
@@ -25,9 +25,6 @@ LATER_KEYS: Final[dict[type[Value], dict[str, str]]] = {
         "bake": "remove the key",
         "hooks": "remove the key",
         "override": "remove the key",
-    },
-    Step: {
-        "approve": "remove the step, and pause the rollout by hand where somebody must look",
     },
 }
 

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .approve import Approve
 from .quantities import Clock, Duration, Fraction, Least, Value, WrittenMargin
 from .service import Name
 
 Action = Literal["rollback", "pause"]
 Place = Literal["shadow", "canary"]
+StepKind = Place | Literal["approve"]
 
 _Risk = Annotated[Fraction, Field(gt=0, le=0.5)]
 
@@ -43,11 +45,12 @@ class Baseline(Value):
 
 
 class Step(Value):
-    """One step. Exactly one of `shadow`, `canary` (shares in 0..1) is given.
+    """One step. Exactly one of `shadow`, `canary` (shares in 0..1) and `approve` is given.
 
     `duration` (written `for`, s) and `requests` (of the candidate) are minima, `deadline` (s) a maximum.
     `until_gates`: advance only when every gate that this step can decide is proven. `mirror_back`: of what
     the candidate answers, the share that is also copied to stable (0..1), so that there are pairs.
+    `approve` waits for people and has no minima: `RolloutPolicy.traffic` is the step whose traffic goes on.
     """
 
     shadow: Annotated[Fraction, Field(gt=0)] | None = Field(
@@ -55,6 +58,11 @@ class Step(Value):
     )
     canary: Annotated[Fraction, Field(gt=0)] | None = Field(
         default=None, description="Share of requests that the candidate answers."
+    )
+    approve: Approve | None = Field(
+        default=None,
+        description="People have to approve before the rollout goes on. Traffic stays as the step before "
+        "leaves it.",
     )
     mirror_back: Annotated[Fraction, Field(gt=0)] | None = Field(
         default=None,
@@ -77,9 +85,29 @@ class Step(Value):
     )
 
     @property
-    def place(self) -> Place:
-        """Where the candidate is seen in this step."""
+    def place(self) -> StepKind:
+        """Where the candidate is seen in this step; `approve` for one that changes nothing about that."""
+        if self.approve is not None:
+            return "approve"
         return "shadow" if self.shadow is not None else "canary"
+
+    @property
+    def least_seconds(self) -> float:
+        """The step lasts at least so long."""
+        return 0.0 if self.approve is not None else self.duration
+
+    @property
+    def least_requests(self) -> int:
+        """The candidate gets at least so many requests in the step."""
+        return 0 if self.approve is not None else self.requests
+
+    @property
+    def text(self) -> str:
+        """The step in a table: `canary 5%, until gates`."""
+        if self.approve is not None:
+            return self.approve.text
+        back = f", {self.mirror_back * 100:g}% mirrored back" if self.mirror_back is not None else ""
+        return f"{self.place} {self.share * 100:g}%{back}{', until gates' if self.until_gates else ''}"
 
     @property
     def share(self) -> float:
@@ -205,3 +233,12 @@ class RolloutPolicy(Value):
         default=Clock(action="rollback", after=900.0),
         description="When no controller looks after the rollout.",
     )
+
+    def traffic(self, number: int) -> Step:
+        """The step whose traffic runs in step `number` (from 0): itself, or what an approve step follows."""
+        return next(step for step in reversed(self.steps[: number + 1]) if step.approve is None)
+
+    def without_approvals(self) -> RolloutPolicy:
+        """The same policy with the steps that change something only; itself where it has no others."""
+        kept = tuple(step for step in self.steps if step.approve is None)
+        return self if len(kept) == len(self.steps) else self.model_copy(update={"steps": kept})

@@ -32,6 +32,9 @@ SMALLEST_LATENCY_RATIO: Final = 1.05
 _TIMES: Final = ("latency.", "stream.first_token.")
 _MIRROR_GRAIN: Final = 1_000_000  # a mirror's rate is per million
 _CANARY_GRAIN: Final = 10_000  # weights are basis points
+_NOT_OF_APPROVE: Final = {
+    "duration": "for", "requests": "requests", "until": "until", "mirror_back": "mirror_back",
+}  # fmt: skip
 _EVIDENT_REQUESTS: Final = 500
 _EVIDENT_SECONDS: Final = 600.0
 
@@ -73,7 +76,7 @@ def check_metrics(data: dict[str, Data], reading: Reading) -> None:
 
 def check_durations(policy: RolloutPolicy, reading: Reading) -> None:
     """Report a rollout that could not end in its own time; needs the whole policy."""
-    least = policy.baseline.duration + sum(step.duration for step in policy.steps)
+    least = policy.baseline.duration + sum(step.least_seconds for step in policy.steps)
     mature = matures_after(policy)
     if mature is not None and policy.max_duration < least + mature:
         whole = written_duration(least + mature)
@@ -110,15 +113,19 @@ def _list(data: Data) -> tuple[Data, ...]:
 
 
 def _is_one_verb(step: Step) -> bool:
-    return (step.shadow is None) != (step.canary is None)
+    return sum(verb is not None for verb in (step.shadow, step.canary, step.approve)) == 1
 
 
 def _check_step(step: Step, path: KeyPath, reading: Reading) -> None:
     if not _is_one_verb(step):
-        if step.shadow is not None:
-            reading.add((*path, "canary"), "a step has one verb; keep shadow or canary", key=True)
+        given = [verb for verb in ("shadow", "canary", "approve") if getattr(step, verb) is not None]
+        if given:
+            reading.add((*path, given[-1]), f"a step has one verb; keep {' or '.join(given)}", key=True)
         elif not reading.touches(path):
             reading.add(path, "a step has one verb; write shadow: 100% or canary: 5%")
+        return
+    if step.approve is not None:
+        _check_approve(step, path, reading)
         return
     grain = _MIRROR_GRAIN if step.place == "shadow" else _CANARY_GRAIN
     written = step.share * grain
@@ -139,6 +146,14 @@ def _check_step(step: Step, path: KeyPath, reading: Reading) -> None:
         )
 
 
+def _check_approve(step: Step, path: KeyPath, reading: Reading) -> None:
+    """People decide when it ends, or its deadline does; what the candidate gets stays as it is."""
+    for name, key in _NOT_OF_APPROVE.items():
+        if name in step.model_fields_set:
+            message = "an approve step waits for people, and traffic stays as it is; remove the key"
+            reading.add((*path, key), message, key=True)
+
+
 def _check_back(step: Step, share: float, path: KeyPath, reading: Reading) -> None:
     here = (*path, "mirror_back")
     if step.place == "shadow":
@@ -153,7 +168,14 @@ def _check_order(steps: Sequence[Step | None], reading: Reading) -> None:
     for index, step in enumerate(steps):
         if step is None or not _is_one_verb(step):
             continue
-        if step.place == "canary":
+        if step.place == "approve":
+            if index == 0:
+                reading.add(
+                    ("steps", index, "approve"),
+                    "nothing is seen of the candidate before it; put it after a shadow or a canary step",
+                    key=True,
+                )
+        elif step.place == "canary":
             if highest is not None and step.share < highest:
                 reading.add(
                     ("steps", index, "canary"),

@@ -43,7 +43,7 @@ def service_schema() -> Schema:
 def policy_schema() -> Schema:
     """The schema of a RolloutPolicy file, JSON Schema draft 2020-12."""
     schema = _schema(RolloutPolicy)
-    _exactly_one(schema["$defs"][Step.__name__], "shadow", "canary")
+    _exactly_one(schema["$defs"][Step.__name__], "shadow", "canary", "approve")
     schema["$defs"][Gate.__name__]["properties"]["metric"]["enum"] = list(NAMES)
     return schema
 

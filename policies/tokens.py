@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from .approve import Group
 from .quantities import Value
 from .reading import Reading, check_keys, validate
 from .yaml import load_yaml
@@ -22,7 +23,10 @@ class ApiToken(Value):
     )
     role: Role = Field(
         description="viewer: reads and plans. operator: starts, moves and aborts rollouts, sends labels. "
-        "approver: also promotes past what is not proven."
+        "approver: also approves, and promotes past what is not proven."
+    )
+    groups: tuple[Group, ...] = Field(
+        default=(), description="The groups whose approvals this person may give, such as model-risk."
     )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
         description="SHA-256 of the token in hexadecimal, as `accede token` prints it."

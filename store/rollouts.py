@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from .approvals import Approval, GateAt
 from .measurement import RankTable
 from .wire import check_version, read_json
 
@@ -267,7 +268,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     often this candidate (digest) was rolled out before. `paused_from`: the phase to resume to.
     `held_for`: seconds spent paused in this step, which no minimum counts. `reason`: why it is where
     it is, in a sentence. `generation`: of the route it began with. `erred`: seconds for which errors held
-    that went at `calm_since`.
+    that went at `calm_since`. `approvals`: those that stand, and those that earlier steps went on by.
+    `proven`: in a step `approve`, the gates that have been proven during it.
     """
 
     wire: str
@@ -302,6 +304,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation: int = 0
     erred: float = 0.0
     calm_since: float | None = None
+    approvals: tuple[Approval, ...] = ()
+    proven: tuple[GateAt, ...] = ()
 
     def ended_before(self, at: float) -> bool:
         """Whether it has ended, and before then."""
@@ -315,7 +319,7 @@ class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     service: str
     rollout: str | None
     actor: str
-    act: str  # start, advance, promote, rollback, pause, resume, abort, override, hold, breaker, …
+    act: str  # start, advance, promote, rollback, pause, resume, abort, override, approve, void, hold, …
     reason: str
     detail: dict[str, str] = {}
 

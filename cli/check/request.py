@@ -205,6 +205,8 @@ def _outcome(
     request: Request, service: ModelService, policy: RolloutPolicy, parts: Split, taken: Taken, order: Order,
     began: float, notes: list[str],
 ) -> Outcomes:  # fmt: skip
+    if any(step.approve is not None for step in policy.steps):
+        notes.append("approve steps of the policy are not asked here: people approve a rollout")
     if taken.trial.beyond_capture:
         notes.append(
             f"{taken.trial.beyond_capture} rows are beyond the service's capture limits: their predictions "

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from ...errors import FileError, NotFound, UsageError
 from ...policies.load import check_pair, load_service, policy_document
@@ -26,6 +27,9 @@ from .summary import Summary, ending, steps
 
 _TOLD_BY_STREAMS: Final = ("stream.", "tokens.")
 _OTHERS: Final = ("outcome.", "uncertainty.", "metrics.")
+_APPROVED: Final = (
+    "approve steps are left out, as if everybody approved at once; steps are counted without them"
+)
 _OWN: Final = "stable-again"  # the name of stable's own answers in the candidate's place
 
 
@@ -48,7 +52,8 @@ def simulated(asked: Asked) -> tuple[Summary, Played]:
     service = load_service(asked.service)
     harms = [harm_of(text) for text in asked.inject]
     recorded = read(asked.recording, pairs=asked.pairs)
-    policy, left_out = _possible(_policy(asked, service), service, recorded)
+    whole = _policy(asked, service)
+    policy, left_out = _possible(whole.without_approvals(), service, recorded)
     if not policy.gates:
         raise UsageError("no gate of the policy can be simulated: " + "; ".join(left_out))
     affected = [_affected(harm, service, recorded) for harm in harms]
@@ -65,7 +70,10 @@ def simulated(asked: Asked) -> tuple[Summary, Played]:
         if monotonic() >= told:
             told = monotonic() + 5.0
             print(f"accede: {run + 1} of {asked.runs} rollouts", file=sys.stderr)  # noqa: T201
-    return _summary(asked, service, policy, recorded, played, left_out), played[0]
+    summary = _summary(asked, service, policy, recorded, played, left_out)
+    if policy.steps != whole.steps:
+        summary = replace(summary, notes=(_APPROVED, *summary.notes))
+    return summary, played[0]
 
 
 def _one(

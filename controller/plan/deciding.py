@@ -193,9 +193,9 @@ def _is_safe(reading: Reading, question: Question) -> bool:
 
 def span_of(step: Step, number: int, rate: float, seconds: float) -> Span:
     """A step's traffic over so many seconds."""
-    shadow = step.place == "shadow"
+    shadow = step.shadow is not None
     return Span(
-        number, step.place, 0.0 if shadow else step.share, step.share if shadow else 0.0,
+        number, "shadow" if shadow else "canary", 0.0 if shadow else step.share, step.share if shadow else 0.0,
         step.mirror_back or 0.0, rate * seconds, seconds,
     )  # fmt: skip
 

@@ -57,13 +57,17 @@ class GatePlan(msgspec.Struct, frozen=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True):
-    """One step: how long it lasts (median, 90 %), what holds it longest; None where it never ends."""
+    """One step: how long it lasts (median, 90 %), what holds it longest; None where it never ends.
+
+    `people`: it waits for them, which no plan knows the length of; its seconds are 0.
+    """
 
     number: int
     text: str
     seconds: float | None
     seconds_90: float | None
     held_by: str
+    people: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from msgspec.structs import replace
+
 from ...policies.metrics import decides, with_default_margins
 from ...policies.policy import Gate, RolloutPolicy, Step
 from ...policies.quantities import written_duration
@@ -36,7 +38,12 @@ def plan(
     traffic: Traffic,
     advise: Advise,
 ) -> Plan:
-    """The plan of a rollout. `advise`: what to change about a gate that a step cannot decide in time."""
+    """The plan of a rollout. `advise`: what to change about a gate that a step cannot decide in time.
+
+    People take as long as they take: a step that waits for them has no length here, and says so.
+    """
+    whole = policy
+    policy = whole.without_approvals()
     planner = Planner(policy, traffic)
     gates = tuple(with_default_margins(gate) for gate in policy.gates)
     unplanned = _unplanned(planner, gates)
@@ -53,18 +60,44 @@ def plan(
         for index, gate in enumerate(gates)
     )
     steps = tuple(
-        StepPlan(number + 1, _text(step), _finite(median.lengths[number]), _finite(late.lengths[number]),
+        StepPlan(number + 1, step.text, _finite(median.lengths[number]), _finite(late.lengths[number]),
                  median.held_by[number])
         for number, step in enumerate(policy.steps)
     )  # fmt: skip
-    whole, whole_late = (baseline + sum(line.lengths) for line in (median, late))
-    reachable = whole <= policy.max_duration and not any(
+    takes, takes_late = (baseline + sum(line.lengths) for line in (median, late))
+    reachable = takes <= policy.max_duration and not any(
         one.problem for gate in planned for one in gate.steps if one.required
     )
     return Plan(
-        service, policy.name, reachable, _finite(whole), _finite(whole_late), policy.max_duration,
-        traffic.rate, baseline, steps, planned, traffic.facts,
+        service, policy.name, reachable, _finite(takes), _finite(takes_late), policy.max_duration,
+        traffic.rate, baseline, _with_people(whole, steps), _renumbered(whole, planned), traffic.facts,
     )  # fmt: skip
+
+
+def _with_people(policy: RolloutPolicy, steps: Sequence[StepPlan]) -> tuple[StepPlan, ...]:
+    """All steps by their own numbers, those that wait for people among them."""
+    planned = iter(steps)
+    return tuple(
+        StepPlan(number, step.text, 0.0, 0.0, "people", people=True)
+        if step.approve is not None
+        else replace(next(planned), number=number)
+        for number, step in enumerate(policy.steps, start=1)
+    )
+
+
+def _renumbered(policy: RolloutPolicy, gates: Sequence[GatePlan]) -> tuple[GatePlan, ...]:
+    """The gates, with steps by their numbers in the policy as it is written."""
+    number = [number for number, step in enumerate(policy.steps, start=1) if step.approve is None]
+    return tuple(
+        replace(
+            gate,
+            steps=tuple(replace(one, step=number[one.step - 1]) for one in gate.steps),
+            harm=gate.harm
+            if gate.harm is None or gate.harm.step is None
+            else replace(gate.harm, step=number[gate.harm.step - 1]),
+        )
+        for gate in gates
+    )
 
 
 def required(policy: RolloutPolicy, gate: Gate, number: int) -> bool:
@@ -239,11 +272,6 @@ def _unplanned(planner: Planner, gates: Sequence[Gate]) -> dict[int, str]:
 
 def _name(gate: Gate) -> str:
     return f"{gate.metric}{f' by {gate.by}' if gate.by else ''}"
-
-
-def _text(step: Step) -> str:
-    back = f", {step.mirror_back * 100:g}% mirrored back" if step.mirror_back is not None else ""
-    return f"{step.place} {step.share * 100:g}%{back}{', until gates' if step.until_gates else ''}"
 
 
 def _finite(value: float) -> float | None:

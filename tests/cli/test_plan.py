@@ -72,6 +72,27 @@ def test_a_busy_service_is_told_when(accede: Run, files: Path) -> None:
     assert "canary 50%, until gates" in texts
 
 
+def test_people_take_as_long_as_they_take_and_steps_keep_their_numbers(accede: Run, files: Path) -> None:
+    flags = ["plan", str(files / "recs.yaml"), "-p", str(files / "recs-policy.yaml"), "--rate", "200"]
+    without = json.loads(accede(*flags, "-o", "json").stdout)
+    text = POLICY.replace("  - {canary: 50%", "  - {approve: {group: risk, count: 2}}\n  - {canary: 50%")
+    text = text.replace("until: gates}", "until: gates}\n  - {approve: {}}")
+    (files / "recs-policy.yaml").write_text(text)
+    found = json.loads(accede(*flags, "-o", "json").stdout)
+    assert [(one["number"], one["people"]) for one in found["steps"]] == [
+        (1, False), (2, True), (3, False), (4, True),
+    ]  # fmt: skip
+    assert found["steps"][1]["text"] == "approve by 2 of risk, not the starter, valid for 24h"
+    assert [one["seconds"] for one in found["steps"] if not one["people"]] == [
+        one["seconds"] for one in without["steps"]
+    ]
+    assert {one["step"] for gate in found["gates"] for one in gate["steps"]} == {1, 3}
+    assert (found["reachable"], found["seconds"]) == (without["reachable"], without["seconds"])
+    shown = " ".join(accede(*flags).stdout.split())
+    assert "and as long as people take" in shown
+    assert "2 approve by 2 of risk, not the starter, valid for 24h ? ? people" in shown
+
+
 def test_json_and_yaml_say_the_same(accede: Run, files: Path) -> None:
     flags = ["plan", str(files / "recs.yaml"), "-p", str(files / "recs-policy.yaml"), "--rate", "200"]
     as_json = json.loads(accede(*flags, "-o", "json").stdout)

@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from accede.cli.processes import free_ports
+from accede.policies.tokens import parse_tokens
 
 from .conftest import ACCEDE, ROOT, Run
 
@@ -170,3 +171,25 @@ def test_what_cannot_be_served_does_not_start(
     result = accede("controller", "--data", tmp_path / "data", *flags)
     assert (result.returncode, said in result.stderr) == (2, True), result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_token_may_be_of_groups(accede: Run, tmp_path: Path) -> None:
+    made = accede("token", "ben", "--role", "approver", "--group", "model-risk", "--group", "law", "--group", "law")
+    assert made.returncode == 0, made.stderr
+    line = next(line for line in made.stdout.splitlines() if "sha256" in line)
+    (found,) = parse_tokens(f"format: accede/v1\nkind: ApiTokens\ntokens:\n{line}\n", "t.yaml").tokens
+    assert (found.name, found.role, found.groups) == ("ben", "approver", ("model-risk", "law"))
+    for flags, said in (
+        (("--role", "approver", "--group", "Model Risk"), "--group: found 'Model Risk'; allowed: lower-case"),
+        (("--group", "model-risk"), "add --role approver (found viewer)"),
+    ):
+        wrong = accede("token", "ben", *flags)
+        assert (wrong.returncode, wrong.stdout, said in wrong.stderr) == (2, "", True), wrong.stderr
+
+
+def test_approving_needs_a_rollout_that_waits(guarded: Guarded) -> None:
+    guarded.write("viewer", "operator", "approver")
+    guarded.until(lambda: guarded.status(f"Bearer {guarded.tokens['approver']}") == 200)
+    for role, said in (("operator", "has the role operator; this needs approver"), ("approver", "rollout")):
+        refused = guarded.run(role, "approve", "progression", "--reason", "RISK-7")
+        assert (refused.returncode, refused.stdout, said in refused.stderr) == (1, "", True), refused.stderr

@@ -3,118 +3,37 @@
 from __future__ import annotations
 
 import io
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from rich.console import Console
 
 from accede.cli.output import console
 from accede.cli.tables import services, status
-from accede.controller.acting import Acts
-from accede.controller.api import MAX_BODY, Desk, application
-from accede.controller.files import ServiceFiles
-from accede.controller.looking import Engine
-from accede.controller.loop import Loop
+from accede.controller.api import MAX_BODY
 from accede.controller.messages import OPERATIONS
 from accede.controller.shown import RolloutView, Services
 from accede.errors import StoreError
-from accede.store.evidence import WIRE, ArmCounts, Evidence
 from accede.store.protocol import Claimant, Leadership
-from accede.store.rollouts import AddressState, Analysis, Finding, FrozenConstants, Outcome, ReplicaReport
-from accede.store.sqlite import SqliteStore
+from accede.store.rollouts import AddressState, Finding, FrozenConstants, Outcome, ReplicaReport
+
+from .serving import Controller, refused, serving
 
 if TYPE_CHECKING:
     from .conftest import Story
-
-
-@dataclass
-class Controller:
-    client: httpx.Client
-    store: SqliteStore
-    loop: Loop
-    now: float
-    analysis: Analysis
-
-    def rounds(self, count: int, every: float = 0.5) -> None:
-        for _ in range(count):
-            self.now += every
-            self.loop.tick()
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return self.client.post(f"/api/v1/services/{path}", json={"actor": "anna", **body})
-
-    def start(self) -> dict[str, Any]:
-        answer = self.post("fraud/rollouts", candidate="43", policy="careful")
-        assert answer.status_code == 201, answer.text
-        arms = {"stable": ArmCounts(accounted=500)}
-        self.store.publish_evidence(Evidence(WIRE, "fraud", "fraud-1", 0, "r1:a", 0.0, 0.0, arms=arms))
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def rollout(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get("/api/v1/services/fraud/rollout").json()
-        return found
 
 
 @pytest.fixture
 def controller(
     tmp_path: Path, story: Story, constants: FrozenConstants, declared_files: dict[str, str]
 ) -> Iterator[Controller]:
-    services = tmp_path / "services"
-    services.mkdir()
-    for name, text in declared_files.items():
-        (services / name).write_text(text)
-    store = SqliteStore(tmp_path / "accede.db")
-    files = ServiceFiles(services)
-
-    held: list[Controller] = []
-
-    def analyse(*arguments: Any) -> Analysis:
-        return msgspec.structs.replace(held[0].analysis, at=arguments[-1])
-
-    def clock() -> float:
-        return held[0].now
-
-    engine = Engine(analyse, lambda *_: constants, lambda *_: ({}, {}))
-    loop = Loop(store, files, engine, clock=clock)
-    desk = Desk(store, files, Acts(store, files, engine, clock=clock), loop, clock)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    server = uvicorn.Server(uvicorn.Config(application(desk), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with httpx.Client(base_url=address, timeout=30.0) as client:
-        parts = Controller(client, store, loop, 1000.0, story.analysis())
-        held.append(parts)
-        deadline = time.monotonic() + 30
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        parts.rounds(1)
+    with serving(tmp_path, declared_files, constants, story.analysis()) as parts:
         yield parts
-    server.should_exit = True
-    thread.join(30)
-    listener.close()
-    store.close()
-
-
-def refused(answer: httpx.Response, code: int, kind: str) -> str:
-    assert answer.status_code == code, answer.text
-    error = answer.json()["error"]
-    assert error["kind"] == kind
-    assert error["exit_code"] in {1, 2}
-    message: str = error["message"]
-    return message
 
 
 def test_a_rollout_from_start_to_promotion(controller: Controller) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from accede.controller.actions import Advance
 from accede.controller.analysis import analyse
-from accede.controller.machine import Look, apply, decide
+from accede.controller.machine import apply, decide
+from accede.controller.signals import Look
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, Series, SeriesKey
 from accede.store.rollouts import EpochRecord, FrozenConstants, Phase, RolloutRecord

@@ -24,16 +24,14 @@ from accede.controller.actions import (
 )
 from accede.controller.machine import (
     TRANSITIONS,
-    Look,
-    Signals,
     apply,
     check,
     decide,
     diagram,
     may_freeze,
     paused_hold,
-    read_signals,
 )
+from accede.controller.signals import Look, Signals, read_signals
 from accede.errors import Conflict
 from accede.policies.quantities import Clock
 from accede.store.rollouts import (

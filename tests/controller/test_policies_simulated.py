@@ -24,7 +24,8 @@ from scipy.special import ndtr
 from accede.controller.actions import Advance
 from accede.controller.analysis import analyse
 from accede.controller.freeze import epoch_constants, freeze
-from accede.controller.machine import Look, apply, decide
+from accede.controller.machine import apply, decide
+from accede.controller.signals import Look
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService, Unit
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey

@@ -65,6 +65,20 @@ gates:
 """
 
 
+def people(file: Path, **groups: tuple[str, ...]) -> dict[str, str]:
+    """A file of tokens of approvers, each with its groups; name -> token, as `accede token` makes them."""
+    tokens: dict[str, str] = {}
+    entries: list[dict[str, Any]] = []
+    for name, named in groups.items():
+        flags = [flag for group in named for flag in ("--group", group)]
+        command = [ACCEDE, "token", name, "--role", "approver", *flags, "-o", "json"]
+        made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        tokens[name] = made["token"]
+        entries.append(made["entry"])
+    file.write_text(json.dumps({"format": "accede/v1", "kind": "ApiTokens", "tokens": entries}))
+    return tokens
+
+
 def eventually(condition: Callable[[], Any], within: float, what: str) -> Any:
     """The first truthy value of `condition`, asked again and again. Fails the test after `within` seconds."""
     until = time.monotonic() + within
@@ -174,15 +188,15 @@ class Stage:
         counts: dict[str, int] = httpx.get(f"http://127.0.0.1:{self.models[version]}/counts").json()
         return counts
 
-    def serve(self, *, workers: int = 1, service: str = SERVICE) -> Process:
-        """Start `accede serve` over the models; returns when both planes are ready."""
+    def serve(self, *more: str | Path, workers: int = 1, service: str = SERVICE) -> Process:
+        """Start `accede serve` over the models, with more flags; returns when both planes are ready."""
         for version in ("1", "2"):
             self.models.setdefault(version, self._free_port())
         text = service.format(stable=self.models["1"], candidate=self.models["2"])
         (self.folder / "services" / "credit.yaml").write_text(text)
         self.serving = self.start_process(
             ACCEDE, "serve", "--services", self.folder / "services", "--data", self.folder / "data",
-            "--port", str(self.port), "--api-port", str(self.api_port), "--workers", str(workers),
+            "--port", str(self.port), "--api-port", str(self.api_port), "--workers", str(workers), *more,
         )  # fmt: skip
         self.serving.wait_for("ready: proxy")
         eventually(lambda: self.ask().status_code == 200, 10, "stable answers through the proxy")
@@ -216,10 +230,12 @@ class Stage:
         assert totals["ended"]
         return totals
 
-    def accede(self, *arguments: str | Path, within: float = 30.0) -> subprocess.CompletedProcess[str]:
-        """Run the command against this installation."""
+    def accede(
+        self, *arguments: str | Path, within: float = 30.0, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command against this installation; `more` is added to its environment."""
         api = {"ACCEDE_API": f"http://127.0.0.1:{self.api_port}"}
-        environment = {**os.environ, **api, "NO_COLOR": "1", **self.environment}
+        environment = {**os.environ, **api, "NO_COLOR": "1", **self.environment, **more}
         return subprocess.run(
             [ACCEDE, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=within
         )
@@ -241,9 +257,11 @@ class Stage:
     def until(self, condition: Callable[[dict[str, Any]], bool], within: float = 30.0) -> dict[str, Any]:
         """The first view of the rollout, as the API shows it, that meets the condition."""
         path = f"http://127.0.0.1:{self.api_port}/api/v1/services/{NAME}/rollout"
+        token = self.environment.get("ACCEDE_TOKEN")
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
 
         def met() -> dict[str, Any] | None:
-            view: dict[str, Any] = httpx.get(path, trust_env=False).json()
+            view: dict[str, Any] = httpx.get(path, trust_env=False, headers=headers).json()
             assert "error" not in view, view
             return view if condition(view) else None
 

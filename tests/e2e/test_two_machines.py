@@ -1,7 +1,7 @@
 """Two routers and two controllers over one Valkey, each a process of its own with a directory of its own.
 
 The leader is killed, stopped and woken late; the store is restarted, and gone for a minute. Meanwhile nobody
-who asks stable fails, nothing is decided twice, and what an operator was told is done stays done.
+who asks stable fails, nothing is decided twice, and what an operator or an approver was told is done stays done.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from accede.errors import StoreError
 from accede.router.parent.admin import admin_call
 from accede.store.open import open_store
 from accede.store.protocol import Store
-from tests.e2e.conftest import ACCEDE, HERE, NAME, PREDICT, SERVICE, Process, eventually
+from tests.e2e.conftest import ACCEDE, HERE, NAME, PREDICT, SERVICE, Process, eventually, people
 from tests.store.servers import Server
 
 LEAD = 6.0  # seconds: controller.leading.LEAD
@@ -45,16 +46,23 @@ gates:
   - {metric: errors, max_increase: 20pp, in: canary}
 unattended: {action: rollback, after: 10m}
 """
+APPROVED = LONG.replace(
+    "  - {canary: 50%", "  - {approve: {group: model-risk, count: 2}}\n  - {canary: 50%"
+).replace("name: long", "name: approved")
 
 
 class Machines:
     """Two hosts, each with a router and a controller, and a store. Everything ends with `close`.
 
     `shared` False: both on one machine with an embedded store, where one controller is all there can be.
+    `groups`: who has a token, name -> groups; None: nobody is asked for one.
     """
 
-    def __init__(self, folder: Path, *, shared: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, shared: bool = True, groups: dict[str, tuple[str, ...]] | None = None
+    ) -> None:
         self.folder = folder
+        self.tokens = {} if groups is None else people(folder / "tokens.yaml", **groups)
         self.processes: list[Process] = []
         try:
             self._begin(folder, shared=shared)
@@ -90,6 +98,7 @@ class Machines:
             ACCEDE, "controller", "--store", self.address, "--data", self.folder / "controller",
             "--services", self.folder / "services",
             "--api-port", str(self.apis[index]),
+            *(("--tokens", self.folder / "tokens.yaml") if self.tokens else ()),
         )  # fmt: skip
 
     def _router(self, index: int) -> Process:
@@ -106,17 +115,20 @@ class Machines:
         except httpx.HTTPError:
             return 0
 
-    def act(self, index: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A verb against a host's controller."""
+    def act(self, index: int, *arguments: str, who: str = "") -> subprocess.CompletedProcess[str]:
+        """A verb against a host's controller. `who`: whose token it shows."""
         environment = {**os.environ, "ACCEDE_API": f"http://127.0.0.1:{self.apis[index]}", "NO_COLOR": "1"}
+        environment |= {"ACCEDE_TOKEN": self.tokens[who]} if who else {}
         command = [str(ACCEDE), *arguments]
         return subprocess.run(
             command, env=environment, check=False, capture_output=True, text=True, timeout=120
         )
 
-    def begin(self, index: int = 0) -> None:
+    def begin(self, index: int = 0, policy: str = LONG, who: str = "") -> None:
         """Start a rollout through a host's controller."""
-        begun = self.act(index, "start", NAME, "--candidate", "2", "-p", str(self.folder / "policy.yaml"))
+        file = self.folder / "policy.yaml"
+        file.write_text(policy)
+        begun = self.act(index, "start", NAME, "--candidate", "2", "-p", str(file), who=who)
         assert begun.returncode == 0, begun.stderr
 
     def leader(self, among: tuple[int, ...] = (0, 1), within: float = PATIENCE) -> int:
@@ -278,6 +290,59 @@ def test_leader_killed_stopped_and_woken_late_and_the_store_restarted_and_gone(m
     record = machines.store.rollout(NAME)
     assert record is not None
     assert record.phase.value == "aborted"
+
+
+def test_approvals_are_taken_or_refused_never_lost_and_never_counted_twice(tmp_path: Path) -> None:
+    groups = ("model-risk",)
+    machines = Machines(tmp_path, groups={"olga": (), "ben": groups, "carl": groups})
+
+    def stand() -> list[str]:
+        record = machines.store.rollout(NAME)
+        assert record is not None
+        return [one.by for one in record.approvals]
+
+    def approve(index: int, who: str) -> subprocess.CompletedProcess[str]:
+        return machines.act(index, "approve", NAME, who=who)
+
+    try:
+        clients = Clients(machines)
+        machines.begin(policy=APPROVED, who="olga")
+        first = machines.leader()
+        phase(machines, lambda name, step: (name, step) == ("canary", 1))
+
+        # The leader is killed, and the other one asked before it leads; twice at one moment by one person.
+        machines.controllers[first].popen.kill()
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda _: approve(1 - first, "ben"), range(2)))
+        assert [one.returncode for one in answers] == [0, 0], [one.stderr for one in answers]
+        assert stand() == ["ben"]
+        machines.leader((1 - first,))
+        machines.controllers[first] = machines.controller(first)
+
+        # The store is gone: whoever approves hears that it does not count.
+        machines.server.kill()
+        refused = approve(1 - first, "carl")
+        assert refused.returncode != 0
+        assert "cannot be reached" in refused.stderr
+        machines.server.start()
+        eventually(lambda: approve(1 - first, "ben").returncode == 0, 20, "the store takes acts again")
+        assert stand() == ["ben"], "what was taken is there, what was refused is not"
+        record = machines.store.rollout(NAME)
+        assert record is not None
+        assert (record.phase.value, record.step) == ("canary", 1)
+
+        # Through the one that stands by it counts as well, and the leader goes on by it.
+        leads = machines.leader()
+        eventually(lambda: approve(1 - leads, "carl").returncode == 0, PATIENCE, "the other one takes it")
+        phase(machines, lambda name, step: (name, step) == ("canary", 2))
+        assert stand() == ["ben", "carl"]
+        entries = [(one.act, one.actor) for one in machines.store.audit(NAME, 1000)]
+        assert [actor for act, actor in entries if act == "approve"] == ["ben", "carl"]
+        assert ("void", "controller") not in entries
+        machines.check()
+        assert set(clients.end()) == {200}
+    finally:
+        machines.close()
 
 
 def test_a_store_that_comes_back_empty_changes_nothing_for_clients_and_is_said(machines: Machines) -> None:

@@ -15,8 +15,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "ci")
 
 
-def test_there_is_one_for_the_demo_one_for_labels_and_one_for_each_protocol() -> None:
-    assert {path.name for path in FOLDERS} == {"demo", "labels", *PROTOCOLS}
+def test_there_is_one_for_the_demo_for_labels_for_approvals_and_for_each_protocol() -> None:
+    assert {path.name for path in FOLDERS} == {"demo", "labels", "approvals", *PROTOCOLS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from accede.errors import FileError, WireError
+from accede.policies.approve import Approve
 from accede.policies.groups import groups_of_slice
 from accede.policies.load import (
     canonical,
@@ -67,7 +68,7 @@ steps:                                   # one verb each; `for`, `requests` are 
   - {shadow: 100%, until: gates, for: 15m, deadline: 24h}
   - {canary: 1%,  for: 10m, requests: 500}
   - {canary: 5%,  for: 10m, requests: 500, mirror_back: 20%}
-  - {approve: {group: model-risk, count: 2, not_starter: true, valid_for: 24h}}  # LATER
+  - {approve: {group: model-risk, count: 2, not_starter: true, valid_for: 24h}}
   - {canary: 25%, for: 10m, requests: 500}
   - {canary: 50%, until: gates, deadline: 48h}
 gates:                                   # in: shadow | canary (default both); require: proof | no-harm | nothing
@@ -136,7 +137,6 @@ def test_every_later_key_of_the_service_reference_is_refused_and_nothing_else() 
 def test_every_later_key_of_the_policy_reference_is_refused_and_nothing_else() -> None:
     refused = keys_refused(POLICY)
     assert set(refused) == {
-        "steps[3].approve",
         "windows",
         "bake",
         "hooks",
@@ -165,14 +165,18 @@ def test_the_service_reference() -> None:
 
 def test_the_policy_reference() -> None:
     policy = parse_policy(today(POLICY))
-    assert [(step.place, step.share, step.duration, step.deadline) for step in policy.steps] == [
+    assert [(step.place, step.share, step.least_seconds, step.deadline) for step in policy.steps] == [
         ("shadow", 1.0, 900.0, 86400.0),
         ("canary", 0.01, 600.0, None),
         ("canary", 0.05, 600.0, None),
+        ("approve", 0.0, 0.0, None),
         ("canary", 0.25, 600.0, None),
         ("canary", 0.5, 600.0, 172800.0),
     ]
-    assert [step.until_gates for step in policy.steps] == [True, False, False, False, True]
+    assert [step.until_gates for step in policy.steps] == [True, False, False, False, False, True]
+    asked = policy.steps[3].approve
+    assert asked == Approve(group="model-risk", count=2, not_starter=True, valid_for=86400.0)
+    assert policy.traffic(3) is policy.steps[2], "traffic stays as the step before leaves it"
     assert policy.gates[0].max_increase == Margin(value=0.005, unit="pp")
     assert policy.gates[1].place == "canary"
     assert policy.gates[2].max_shift == Margin(value=0.1, unit="sd")
@@ -341,3 +345,32 @@ def test_code_may_build_values_without_units() -> None:
          "versions": {"1": {"url": "http://a:1"}}, "stable": "1", "limits": {"deadline": 2.5}}
     )  # fmt: skip
     assert service.limits.deadline == 2.5
+
+
+APPROVED = "format: accede/v1\nkind: RolloutPolicy\nname: p\ngates: [{metric: errors}]\nsteps:\n"
+
+
+def test_an_approve_step_says_as_little_as_it_needs() -> None:
+    text = f"{APPROVED}  - {{canary: 5%}}\n  - {{approve: {{}}}}\n  - {{canary: 50%}}\n"
+    policy = parse_policy(text)
+    asked = policy.steps[1].approve
+    assert asked is not None
+    assert (asked.group, asked.count, asked.not_starter, asked.valid_for) == (None, 1, True, 86400.0)
+    assert (policy.steps[1].least_requests, policy.steps[1].deadline) == (0, None)
+
+
+def test_approve_steps_may_follow_each_other_and_come_last_with_a_deadline() -> None:
+    steps = ["{shadow: 100%}", "{canary: 50%}", "{approve: {group: risk}}",
+             "{approve: {group: law, count: 2}, deadline: 5m}"]  # fmt: skip
+    policy = parse_policy(APPROVED + "".join(f"  - {step}\n" for step in steps))
+    assert [policy.traffic(number).place for number in range(4)] == ["shadow", "canary", "canary", "canary"]
+    assert [step.place for step in policy.without_approvals().steps] == ["shadow", "canary"]
+    assert policy.steps[3].text == "approve by 2 of law, not the starter, valid for 24h"
+    assert policy_from_canonical(canonical(policy)) == policy
+
+
+def test_a_policy_stored_before_there_were_approvals_is_read() -> None:
+    policy = parse_policy(APPROVED + "  - {canary: 50%}\n")
+    text = canonical(policy)
+    assert '"approve":null,' in text
+    assert policy_from_canonical(text.replace('"approve":null,', "")) == policy

@@ -115,7 +115,8 @@ kind: RolloutPolicy
 name: p
 risk: {false_rollback: 5%}
 baseline: {requests: 500, for: 2s}
-steps: [{shadow: 100%, until: gates, for: 3s, deadline: 30s}, {canary: 20%, requests: 200}]
+steps: [{shadow: 100%, until: gates, for: 3s, deadline: 30s}, {canary: 20%, requests: 200},
+        {approve: {group: model-risk, count: 2, not_starter: true, valid_for: 24h}, deadline: 7d}, {approve: {}}]
 gates:
   - {metric: errors, max_increase: 0.5pp, max_ratio: 1.5, harm_at: 0.1pp}
   - {metric: selection_rate, by: sex, max_shift: 5pp, in: shadow, require: no-harm, on_fail: pause}
@@ -167,6 +168,10 @@ def test_wrong_services_are_refused(old: str, new: str) -> None:
         ("shadow: 100%", "shadow: 1.0"),
         ("{canary: 20%", "{canary: 20%, shadow: 20%"),
         ("{canary: 20%", "{canary: 20%, mirror_back: 0.2"),
+        ("{approve: {}}", "{approve: {}, canary: 20%}"),
+        ("count: 2", "count: 0"),
+        ("group: model-risk", "group: Model Risk"),
+        ("group: model-risk", "people: [anna]"),
         ("metric: errors", "metric: outcome.f1"),
         ("max_increase: 0.5pp", "max_increase: 0.5%"),
         ("max_ratio: 1.5", "max_ratio: 1"),

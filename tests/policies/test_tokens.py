@@ -13,12 +13,12 @@ ONE, TWO = "a" * 64, "b" * 64
 
 def test_names_roles_and_digests() -> None:
     first = f"- {{name: ci, role: operator, sha256: {ONE}}}\n"
-    second = f'- {{name: "an: na", role: viewer, sha256: {TWO}}}\n'
+    second = f'- {{name: "an: na", role: approver, groups: [model-risk, law], sha256: {TWO}}}\n'
     text = f"{HEAD}tokens:\n{first}{second}"
     found = parse_tokens(text, "t.yaml").tokens
-    assert [(one.name, one.role, one.sha256) for one in found] == [
-        ("ci", "operator", ONE),
-        ("an: na", "viewer", TWO),
+    assert [(one.name, one.role, one.groups, one.sha256) for one in found] == [
+        ("ci", "operator", (), ONE),
+        ("an: na", "approver", ("model-risk", "law"), TWO),
     ]
 
 
@@ -28,6 +28,8 @@ def test_names_roles_and_digests() -> None:
         ("[]", "t.yaml:3:9: tokens: found none"),
         (f"[{{name: a, role: owner, sha256: {ONE}}}]", "found 'owner'; allowed: viewer, operator, approver"),
         (f"[{{name: a, role: viewer, sha256: {ONE[1:]}}}]", "sha256"),
+        (f"[{{name: a, role: viewer, groups: [Risk], sha256: {ONE}}}]", "tokens[0].groups[0]: found 'Risk'"),
+        (f"[{{name: a, role: viewer, groups: risk, sha256: {ONE}}}]", "found 'risk'; allowed: a list"),
         (f"[{{name: a, role: viewer, token: secret, sha256: {ONE}}}]", "unknown key"),
         (
             f"[{{name: a, role: viewer, sha256: {ONE}}}, {{name: a, role: viewer, sha256: {TWO}}}]",

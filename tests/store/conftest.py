@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import msgspec
 import pytest
 
+from accede.store.approvals import Approval, GateAt
 from accede.store.evidence import ArmCounts, Evidence, MirrorCounts, Series, SeriesKey
 from accede.store.measurement import CLUSTERS, MeasurementPlan
 from accede.store.open import open_store
@@ -167,7 +168,13 @@ class Records:
             candidate="43", candidate_digest="d", policy_name="p", policy_hash="h", policy="{}",
             attempt=0, salt="s", started_by="ada", started_at=1.0,
             phase=phase, phase_since=1.0, step=None, step_since=1.0,
-            epoch=0, epochs=(), reason="begun",
+            epoch=0, epochs=(), reason="begun", approvals=(self.approval(),), proven=(GateAt(2, "canary"),),
+        )  # fmt: skip
+
+    def approval(self) -> Approval:
+        return Approval(
+            by="ben", at=1.5, step=2, group="model-risk", epoch=2, number=7, digest="d" * 64, subject="s" * 64,
+            until=86401.5, reason="RISK-7 – geprüft",
         )  # fmt: skip
 
     def route(self, service: str = "fraud", generation: int = 1, candidate: int = 0) -> ServiceRoute:

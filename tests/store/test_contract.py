@@ -115,6 +115,28 @@ def test_a_commit_without_a_record_asks_for_the_version_of_the_open_rollout(
     assert store.rollout("fraud") == records.record()
 
 
+def test_of_two_approvals_at_one_version_one_is_stale_and_nothing_of_it_is_kept(
+    store: Store, records: Records
+) -> None:
+    store.commit(records.commit())
+    first = records.record(version=2)
+    for name in ("ben", "carl"):
+        approval = msgspec.structs.replace(records.approval(), by=name)
+        record = msgspec.structs.replace(first, approvals=(approval,))
+        entry = records.audit(act=f"approve {name}")
+        change = Commit("fraud", record, 1, None, 1, (entry,), records.decision(2))
+        if name == "ben":
+            store.commit(change)
+        else:
+            with pytest.raises(StaleWrite):
+                store.commit(change)
+    found = store.rollout("fraud")
+    assert found is not None
+    assert [one.by for one in found.approvals] == ["ben"]
+    assert [one.act for one in store.audit("fraud")][-1] == "approve ben"
+    assert len(store.decisions("r1")) == 2
+
+
 def test_services_do_not_touch_each_other(store: Store, records: Records) -> None:
     store.commit(records.commit("fraud", rollout="r1"))
     store.commit(records.commit("credit", rollout="r2"))

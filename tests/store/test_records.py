@@ -42,6 +42,13 @@ def test_every_record_reads_back_as_itself(records: Records) -> None:
     assert decode_record(encode_record(records.report()), ReplicaReport) == records.report()
 
 
+def test_a_record_of_before_there_were_approvals_is_read(records: Records) -> None:
+    old = msgspec.json.decode(encode_record(records.record()))
+    del old["approvals"], old["proven"]
+    found = decode_record(msgspec.json.encode(old), RolloutRecord)
+    assert (found.approvals, found.proven) == ((), ())
+
+
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_a_record_or_a_wire_error(data: bytes) -> None:
     for read in (decode_route, decode_evidence, *(lambda d, k=kind: decode_record(d, k) for kind in KINDS)):

@@ -45,6 +45,7 @@ kind: RolloutPolicy
 name: credit
 steps:
   - {shadow: 100%, until: gates}
+  - {approve: {group: model-risk, count: 2}}
   - {canary: 50%, until: gates}
 gates:
   - {metric: errors, max_increase: 5pp}
@@ -137,7 +138,10 @@ class TestVerdicts:
             "0",
             "1",
         )
-        assert "| prediction.mean max_shift 0.3sd |" in (bench.folder / "m.md").read_text()
+        assert told["notes"] == ["approve steps of the policy are not asked here: people approve a rollout"]
+        markdown = (bench.folder / "m.md").read_text()
+        assert "| prediction.mean max_shift 0.3sd |" in markdown
+        assert f"- {told['notes'][0]}" in markdown
         page = (bench.folder / "p.html").read_text()
         assert page.count("<svg") == 2
         assert "<script" not in page

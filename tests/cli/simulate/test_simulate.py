@@ -44,6 +44,7 @@ name: simulated
 baseline: {requests: 500, for: 1m}
 steps:
   - {canary: 20%, for: 2m, requests: 100}
+  - {approve: {group: model-risk, count: 2}}
   - {canary: 50%, until: gates, for: 3m}
 gates:
   - {metric: errors, max_increase: 3pp}
@@ -113,6 +114,7 @@ class TestStableAgainstItself:
         assert found["rolled_back"]["count"] <= 1
         assert [step["act"] for step in found["first"]] == ["advance", "advance", "promote"]
         assert found["promoted"]["after_median"] > 360
+        assert "approve steps are left out, as if everybody approved at once" in found["notes"][0]
 
     def test_what_was_not_recorded_is_named_with_what_to_write(
         self, simulate: Callable[..., dict[str, Any]]
