@@ -1,4 +1,4 @@
-"""Approvals as `status` and `explain` show them: what is asked of people, who has given it, and until when."""
+"""Approvals as `status` and `explain` show them: what is asked of people, and who has given it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def token(
     group: Annotated[
         list[str] | None,
         typer.Option(
-            "--group", help="A group whose approvals it may give, such as model-risk; repeat it.",
+            "--group",
+            help="A group whose approvals it may give, such as model-risk; repeat it.",
             metavar="NAME",
         ),
     ] = None,

@@ -237,7 +237,7 @@ def _verdict(policy: RolloutPolicy, judged: list[_Judged]) -> Verdict:
 
 
 def _exposure(record: RolloutRecord, evidence: Mapping[int, Evidence]) -> tuple[int, int]:
-    """Requests of the candidate and of stable in the current step; of one `approve` those of its traffic's."""
+    """Requests of the candidate and of stable in the current step; of an `approve` in its traffic's."""
     candidate = stable = 0
     step = record.epochs[-1].step
     for epoch in record.epochs:

@@ -28,7 +28,9 @@ def approve(seen: Seen, person: Person, reason: str, now: float, freeze_epoch: F
         raise Forbidden(f"{name} {why}")
     subject = subject_of(seen.service, record)
     if not subject:
-        raise Conflict(f"{name}: the file of service {record.service!r} cannot be read, or names other versions")
+        raise Conflict(
+            f"{name}: the file of service {record.service!r} cannot be read, or names other versions"
+        )
     analysis = _seen_well(seen, name)
     void = {one for one, _ in voided(record, seen.policy, analysis, subject, now)}
     if any(one.by == person.name for one in standing(record) if one not in void):
@@ -53,7 +55,10 @@ def require_approvals(seen: Seen, now: float, *, to_end: bool) -> None:
     if asked(record, policy) is not None:
         subject = subject_of(seen.service, record)
         analysis = seen.analysis or Analysis(at=now, verdicts=(), validity=())
-        lack = [*lacking(record, policy, now), *(why for _, why in voided(record, policy, analysis, subject, now))]
+        lack = [
+            *lacking(record, policy, now),
+            *(why for _, why in voided(record, policy, analysis, subject, now)),
+        ]
         if not subject:
             lack.append(f"the file of service {record.service!r}, which cannot be read")
         if lack:

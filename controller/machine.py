@@ -96,7 +96,9 @@ def may_freeze(record: RolloutRecord, policy: RolloutPolicy, requests: int, now:
     )
 
 
-def decide(record: RolloutRecord, policy: RolloutPolicy, look: Look, now: float) -> list[Action]:
+def decide(  # noqa: PLR0911 (one return per case, in the order that the module describes)
+    record: RolloutRecord, policy: RolloutPolicy, look: Look, now: float
+) -> list[Action]:
     """What to do about one rollout at one moment, in order; never empty while it is open."""
     if record.phase.ended:
         return []
@@ -270,7 +272,7 @@ def check(before: Phase | None, act: Act, after: Phase) -> None:
         raise Conflict(f"the rollout {stands}: {act} to {after.value} is not possible")
 
 
-def apply(  # noqa: PLR0911 (one return per kind of action)
+def apply(
     record: RolloutRecord, action: Action, now: float, epoch: EpochRecord | None = None
 ) -> RolloutRecord:
     """The record after an action, one version later. `epoch`: the one that an Advance opens.
@@ -293,15 +295,6 @@ def apply(  # noqa: PLR0911 (one return per kind of action)
                 record, "advance", after, action.reason, now, step=action.step, step_since=now, held_for=0.0,
                 paused_from=None, proven=action.proven, override=action.override or record.override,
             )  # fmt: skip
-        case Approve(approval=new):
-            others = (one for one in record.approvals if (one.by, one.step) != (new.by, new.step))
-            return _next(record, approvals=(*others, new), reason=action.reason)
-        case Void():
-            gone = {one for one, _ in action.approvals}
-            kept = tuple(one for one in record.approvals if one not in gone)
-            return _next(record, approvals=kept, reason=action.reason)
-        case Prove():
-            return _next(record, proven=action.proven)
         case Promote():
             override = action.override or record.override
             return _moved(
@@ -320,6 +313,15 @@ def apply(  # noqa: PLR0911 (one return per kind of action)
             after = record.paused_from or Phase.PAUSED
             clock = {"paused_from": None, "step_since": since, "held_for": held, "calm_since": None}
             return _moved(record, "resume", after, action.reason, now, **clock)
+        case _:
+            return _staying(record, action, now)
+
+
+def _staying(
+    record: RolloutRecord, action: HoldError | Release | Approve | Void | Prove | Note, now: float
+) -> RolloutRecord:
+    """After what changes no phase."""
+    match action:
         case HoldError():
             return _next(record, hold=action.hold, reason=action.reason)
         case Release():
@@ -328,6 +330,15 @@ def apply(  # noqa: PLR0911 (one return per kind of action)
             under, erred = record.hold.under, record.hold.before + now - record.hold.since
             reason = under.reason if under is not None else action.reason
             return _next(record, hold=under, reason=reason, erred=erred, calm_since=now)
+        case Approve(approval=new):
+            others = (one for one in record.approvals if (one.by, one.step) != (new.by, new.step))
+            return _next(record, approvals=(*others, new), reason=action.reason)
+        case Void():
+            gone = {one for one, _ in action.approvals}
+            kept = tuple(one for one in record.approvals if one not in gone)
+            return _next(record, approvals=kept, reason=action.reason)
+        case Prove():
+            return _next(record, proven=action.proven)
         case Note():
             return _next(record, reason=action.reason)
         case _:

@@ -137,8 +137,8 @@ def promote(
     """Go to the next step, or with `full` to the end, without waiting for minima.
 
     Past a gate that is not proven it is an override: it needs a reason and is kept as one. A proven
-    harm is passed with `full` only, and missing approvals not at all. Raises Conflict, UsageError (the reason is missing), and Forbidden
-    where it would be an override and `may_override` is False.
+    harm is passed with `full` only, and missing approvals not at all. Raises Conflict, UsageError
+    (the reason is missing), and Forbidden where it would be an override and `may_override` is False.
     """
     record = _open(seen)
     last = is_last(record, seen.policy)

@@ -29,7 +29,7 @@ from ..store.rollouts import (
     encode_record,
 )
 from ..store.routes import ServiceRoute
-from .actions import Action, Advance, Approve, Ask, HoldError, Note, Pause, Prove, Release, Resume, Void
+from .actions import Action, Advance, Approve, Ask, HoldError, Note, Prove, Release, Resume, Void
 from .length import batch_of
 from .machine import apply
 from .routing import ended_route, renewed_route, rollout_route

@@ -23,10 +23,11 @@ from .files import ServiceFiles
 from .gone import gone_sources
 from .labels.folding import fold_mature, mature_after, meaning_of, reads_labels
 from .looking import Engine, look, policy_of, signals_of
-from .machine import Look, Signals, decide
+from .machine import decide
 from .performing import CONTROLLER, Seen, change
 from .records import Records
 from .routing import idle_route, rollout_route, same_route
+from .signals import Look, Signals
 from .telling import Telling
 
 TICK: Final = 0.25  # seconds between looks

@@ -33,7 +33,7 @@ class Approve(Value):
 
     group: Group | None = Field(
         default=None,
-        description="Approvals of people in this group of the token file count; without it of every approver.",
+        description="Approvals of this group of the token file count; without it those of every approver.",
         examples=["model-risk"],
     )
     count: int = Field(default=1, ge=1, le=MOST, description="So many different people have to approve.")

@@ -14,7 +14,7 @@ from math import exp, inf
 from typing import Final
 
 from ...policies.metrics import places_of
-from ...policies.policy import Gate, RolloutPolicy, Step
+from ...policies.policy import Gate, Place, RolloutPolicy, Step
 from ...store.measurement import is_latency
 from ...store.rollouts import Outcome
 from ..cells import Cell, cells_of, limits_of
@@ -194,8 +194,9 @@ def _is_safe(reading: Reading, question: Question) -> bool:
 def span_of(step: Step, number: int, rate: float, seconds: float) -> Span:
     """A step's traffic over so many seconds."""
     shadow = step.shadow is not None
+    place: Place = "shadow" if shadow else "canary"
     return Span(
-        number, "shadow" if shadow else "canary", 0.0 if shadow else step.share, step.share if shadow else 0.0,
+        number, place, 0.0 if shadow else step.share, step.share if shadow else 0.0,
         step.mirror_back or 0.0, rate * seconds, seconds,
     )  # fmt: skip
 

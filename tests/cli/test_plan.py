@@ -82,7 +82,7 @@ def test_people_take_as_long_as_they_take_and_steps_keep_their_numbers(accede: R
     assert [(one["number"], one["people"]) for one in found["steps"]] == [
         (1, False), (2, True), (3, False), (4, True),
     ]  # fmt: skip
-    assert found["steps"][1]["text"] == "approve by 2 of risk, not the starter, valid for 24h"
+    assert found["steps"][1]["text"] == "approve by 2 of risk, not the starter, valid for 1d"
     assert [one["seconds"] for one in found["steps"] if not one["people"]] == [
         one["seconds"] for one in without["steps"]
     ]
@@ -90,7 +90,7 @@ def test_people_take_as_long_as_they_take_and_steps_keep_their_numbers(accede: R
     assert (found["reachable"], found["seconds"]) == (without["reachable"], without["seconds"])
     shown = " ".join(accede(*flags).stdout.split())
     assert "and as long as people take" in shown
-    assert "2 approve by 2 of risk, not the starter, valid for 24h ? ? people" in shown
+    assert "2 approve by 2 of risk, not the starter, valid for 1d ? ? people" in shown
 
 
 def test_json_and_yaml_say_the_same(accede: Run, files: Path) -> None:

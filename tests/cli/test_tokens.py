@@ -174,7 +174,9 @@ def test_what_cannot_be_served_does_not_start(
 
 
 def test_a_token_may_be_of_groups(accede: Run, tmp_path: Path) -> None:
-    made = accede("token", "ben", "--role", "approver", "--group", "model-risk", "--group", "law", "--group", "law")
+    made = accede(
+        "token", "ben", "--role", "approver", "--group", "model-risk", "--group", "law", "--group", "law"
+    )
     assert made.returncode == 0, made.stderr
     line = next(line for line in made.stdout.splitlines() if "sha256" in line)
     (found,) = parse_tokens(f"format: accede/v1\nkind: ApiTokens\ntokens:\n{line}\n", "t.yaml").tokens

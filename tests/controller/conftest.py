@@ -110,7 +110,7 @@ class Story:
             epoch = EpochRecord(
                 step + 1,
                 step,
-                chosen.place,
+                "shadow" if chosen.shadow else "canary",
                 0.0 if chosen.shadow else chosen.share,
                 chosen.shadow or 0.0,
                 now,

@@ -44,9 +44,7 @@ class Controller:
     def post(self, path: str, who: str = "", **body: Any) -> httpx.Response:
         """`who`: whose token it shows, where there are tokens."""
         headers = {"authorization": f"Bearer {self.tokens[who]}"} if who else {}
-        return self.client.post(
-            f"/api/v1/services/{path}", json={"actor": "anna", **body}, headers=headers
-        )
+        return self.client.post(f"/api/v1/services/{path}", json={"actor": "anna", **body}, headers=headers)
 
     def start(self, who: str = "", policy: str = "careful") -> dict[str, Any]:
         answer = self.post("fraud/rollouts", who, candidate="43", policy=policy)

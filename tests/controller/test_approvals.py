@@ -1,4 +1,4 @@
-"""Steps that wait for people: who counts, what an approval binds to, what voids it, and that nothing goes round it."""
+"""Steps that wait for people: who counts, what approvals bind to, what voids them; nothing goes round."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def freeze_epoch(
 class Scene:
     """A rollout that has just come to the step `approve` of its policy, and what is seen of it."""
 
-    def __init__(self, story: Story, step: str = BY_TWO, after: str = "canary: 5%", analysis: Analysis | None = None):
+    def __init__(
+        self, story: Story, step: str = BY_TWO, after: str = "canary: 5%", analysis: Analysis | None = None
+    ) -> None:
         lines = POLICY.splitlines(keepends=True)
         at = next(n for n, line in enumerate(lines) if after in line) + 1
         policy = parse_policy("".join([*lines[:at], step, *lines[at:]]))
@@ -174,7 +176,11 @@ class TestWaiting:
 
     def test_after_a_shadow_the_shadow_goes_on(self, story: Story) -> None:
         scene = Scene(story, after="shadow: 50%")
-        assert (scene.record.phase, scene.record.step, scene.record.epochs[-1].mirrored) == (Phase.SHADOW, 1, 0.5)
+        assert (scene.record.phase, scene.record.step, scene.record.epochs[-1].mirrored) == (
+            Phase.SHADOW,
+            1,
+            0.5,
+        )
         scene.approve(BEN)
         scene.approve(CARL)
         (action,) = scene.look()
@@ -324,7 +330,9 @@ class TestVoid:
         scene.analysis = story.analysis()
         assert isinstance(scene.look()[0], Note), "a proof that comes back brings no approval back"
 
-    def test_each_void_is_an_entry_of_the_audit_trail_with_its_reason(self, story: Story, scene: Scene) -> None:
+    def test_each_void_is_an_entry_of_the_audit_trail_with_its_reason(
+        self, story: Story, scene: Scene
+    ) -> None:
         scene.approve(BEN)
         (approval,) = scene.record.approvals
         void = Void(((approval, "errors was proven and is not any more"),))
@@ -380,9 +388,7 @@ class TestVoid:
     def test_another_versions_address_does_not_matter(self, scene: Scene) -> None:
         scene.approve(BEN)
         other = scene.service.versions["44"].model_copy(update={"url": "http://127.0.0.1:9"})
-        scene.service = scene.service.model_copy(
-            update={"versions": {**scene.service.versions, "44": other}}
-        )
+        scene.service = scene.service.model_copy(update={"versions": {**scene.service.versions, "44": other}})
         assert isinstance(scene.look()[0], Note)
         assert scene.people() == ["ben"]
 
@@ -407,7 +413,9 @@ class TestVoid:
 
     def test_in_a_pause_too_and_resuming_gives_none_back(self, story: Story, scene: Scene) -> None:
         scene.approve(BEN)
-        scene.record = apply(scene.record, Pause(paused_hold("operator", "lunch", scene.policy, scene.now)), scene.now)
+        scene.record = apply(
+            scene.record, Pause(paused_hold("operator", "lunch", scene.policy, scene.now)), scene.now
+        )
         refused(lambda: scene.approve(CARL), Conflict, "is paused (lunch); resume it, then approve")
         scene.analysis = story.analysis(odd={(0, "canary"): INCONCLUSIVE})
         assert isinstance(scene.look()[0], Void)
@@ -416,7 +424,9 @@ class TestVoid:
 
     def test_a_pause_without_news_gives_them_back(self, scene: Scene) -> None:
         scene.approve(BEN)
-        scene.record = apply(scene.record, Pause(paused_hold("operator", "lunch", scene.policy, scene.now)), scene.now)
+        scene.record = apply(
+            scene.record, Pause(paused_hold("operator", "lunch", scene.policy, scene.now)), scene.now
+        )
         assert isinstance(scene.look()[0], Note)
         scene.record = apply(scene.record, Resume("back"), scene.now)
         scene.approve(CARL)
@@ -488,7 +498,11 @@ class TestNothingGoesRoundIt:
             scene.record = scene.story.at(step)
             refused(lambda: self.promote(scene, full=True), Conflict, "step 3 has not been approved")
         opened = self.promote(scene)
-        assert (opened.step, opened.epoch, opened.proven) == (2, scene.record.epoch, proven(scene.policy, scene.analysis))
+        assert (opened.step, opened.epoch, opened.proven) == (
+            2,
+            scene.record.epoch,
+            proven(scene.policy, scene.analysis),
+        )
 
     def test_void_ones_do_not_count_there_either(self, story: Story, scene: Scene) -> None:
         scene.approve(BEN)
@@ -530,7 +544,9 @@ def test_whatever_happens_it_goes_on_only_by_enough_valid_approvals_at_that_look
     story: Story, data: st.DataObject
 ) -> None:
     scene = Scene(story)
-    people = [Person(name, groups) for name in ("anna", "ben", "carl", "dora") for groups in ((), ("model-risk",))]
+    people = [
+        Person(name, groups) for name in ("anna", "ben", "carl", "dora") for groups in ((), ("model-risk",))
+    ]
     for _ in range(data.draw(st.integers(1, 14))):
         scene.now += data.draw(st.sampled_from((1.0, 200.0)))
         what = data.draw(st.sampled_from(("approve", "approve", "evidence", "look", "look")))
@@ -541,7 +557,9 @@ def test_whatever_happens_it_goes_on_only_by_enough_valid_approvals_at_that_look
                 continue
         elif what == "evidence":
             gate = data.draw(st.sampled_from(((0, "canary"), (2, "canary"), (1, "shadow"))))
-            scene.analysis = story.analysis(odd={gate: data.draw(st.sampled_from((PASS, INCONCLUSIVE, ERROR)))})
+            scene.analysis = story.analysis(
+                odd={gate: data.draw(st.sampled_from((PASS, INCONCLUSIVE, ERROR)))}
+            )
         else:
             before = scene.record
             actions = scene.look()

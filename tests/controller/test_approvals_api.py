@@ -25,7 +25,7 @@ from accede.store.protocol import Commit, Store
 from accede.store.rollouts import FrozenConstants, Outcome
 from accede.store.sqlite import SqliteStore
 
-from .conftest import POLICY
+from .conftest import CONSTANTS, POLICY
 from .serving import Controller, refused, serving
 
 if TYPE_CHECKING:
@@ -80,7 +80,12 @@ def test_two_people_let_it_go_on_and_everything_says_who(controller: Controller)
     view = controller.rollout("viv")
     assert (view["phase"], view["step"], view["mirrored"]) == ("shadow", 2, 0.5)
     wanted = view["wanted"]
-    assert (wanted["group"], wanted["count"], wanted["missing"], wanted["action"]) == ("model-risk", 2, 2, "pause")
+    assert (wanted["group"], wanted["count"], wanted["missing"], wanted["action"]) == (
+        "model-risk",
+        2,
+        2,
+        "pause",
+    )
     assert wanted["until"] == pytest.approx(controller.now + 1200.0, abs=2.0)
     assert view["needs"] == ["2 more approvals of group model-risk, not of anna, who started it"]
     assert view["steps"][1]["text"] == "approve by 2 of model-risk, not the starter, valid for 10m"
@@ -91,10 +96,15 @@ def test_two_people_let_it_go_on_and_everything_says_who(controller: Controller)
     assert answer.status_code == 200, answer.text
     view = answer.json()
     (approval,) = view["approvals"]
-    assert (approval["by"], approval["group"], approval["step"], approval["counts"]) == ("ben", "model-risk", 2, True)
+    assert (approval["by"], approval["group"], approval["step"], approval["counts"]) == (
+        "ben",
+        "model-risk",
+        2,
+        True,
+    )
     assert view["wanted"]["missing"] == 1
     told = printed(tables.status(msgspec.convert(view, RolloutView)))
-    assert f"step 2 by ben (model-risk), " in told
+    assert "step 2 by ben (model-risk), " in told
     assert f"bound to {approval['digest'][:12]}: RISK-7, void at" in told
     controller.rounds(4)
     assert controller.rollout("viv")["step"] == 2
@@ -174,7 +184,11 @@ def test_nobody_in_particular_can_be_approved_for_without_tokens(
     tmp_path: Path, story: Story, constants: FrozenConstants, declared_files: dict[str, str]
 ) -> None:
     one = APPROVED.replace("{group: model-risk, count: 2, valid_for: 10m}", "{not_starter: false}")
-    files = {**declared_files, "approved.yaml": APPROVED, "one.yaml": one.replace("name: approved", "name: one")}
+    files = {
+        **declared_files,
+        "approved.yaml": APPROVED,
+        "one.yaml": one.replace("name: approved", "name: one"),
+    }
     with serving(tmp_path, files, constants, story.analysis()) as controller:
         controller.start(policy="approved")
         waiting_without(controller)
@@ -202,13 +216,17 @@ def standby(controller: Controller, tmp_path: Path, store: Store | None = None) 
     """The acts of another controller on the same store, with files of its own."""
     engine = Engine(
         lambda *arguments: msgspec.structs.replace(controller.analysis, at=arguments[-1]),
-        lambda *_: controller.store.rollout("fraud").constants,  # type: ignore[union-attr, return-value]
+        lambda *_: CONSTANTS,
         lambda *_: ({}, {}),
     )
-    return Acts(store or controller.store, ServiceFiles(tmp_path / "services"), engine, clock=lambda: controller.now)
+    return Acts(
+        store or controller.store, ServiceFiles(tmp_path / "services"), engine, clock=lambda: controller.now
+    )
 
 
-def test_through_another_controller_it_counts_as_well_and_not_twice(controller: Controller, tmp_path: Path) -> None:
+def test_through_another_controller_it_counts_as_well_and_not_twice(
+    controller: Controller, tmp_path: Path
+) -> None:
     other = standby(controller, tmp_path)
     assert controller.post(APPROVE, "ben").status_code == 200
     other.approve("fraud", Person("ben", ("model-risk",)))

@@ -425,7 +425,12 @@ def live(
             if isinstance(action, Advance):
                 step = story.policy.steps[action.step]
                 epoch = EpochRecord(
-                    record.epoch + 1, action.step, step.place, step.canary or 0, step.shadow or 0, now
+                    record.epoch + 1,
+                    action.step,
+                    "shadow" if step.shadow else "canary",
+                    step.canary or 0,
+                    step.shadow or 0,
+                    now,
                 )
             record = apply(record, action, now, epoch)
         if record.phase.ended:

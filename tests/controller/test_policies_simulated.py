@@ -439,8 +439,8 @@ def rollout(policy: RolloutPolicy, traffic: Traffic, every: float) -> End:
                 centres, thresholds = epoch_constants(policy, constants, evidence[record.epoch])
                 weight, mirrored = (0.0, step.share) if step.place == "shadow" else (step.share, 0.0)
                 opened = EpochRecord(
-                    record.epoch + 1, action.step, step.place, weight, mirrored, now, centres, thresholds,
-                    step.mirror_back or 0.0,
+                    record.epoch + 1, action.step, "shadow" if step.shadow else "canary", weight, mirrored,
+                    now, centres, thresholds, step.mirror_back or 0.0,
                 )  # fmt: skip
                 epochs[opened.epoch] = traffic.epoch()
                 traffic.frozen_sd = constants.deviations.get("mean|", world.sd)

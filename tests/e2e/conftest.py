@@ -71,7 +71,7 @@ def people(file: Path, **groups: tuple[str, ...]) -> dict[str, str]:
     entries: list[dict[str, Any]] = []
     for name, named in groups.items():
         flags = [flag for group in named for flag in ("--group", group)]
-        command = [ACCEDE, "token", name, "--role", "approver", *flags, "-o", "json"]
+        command: list[str | Path] = [ACCEDE, "token", name, "--role", "approver", *flags, "-o", "json"]
         made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         tokens[name] = made["token"]
         entries.append(made["entry"])

@@ -36,7 +36,9 @@ def test_an_approval_outlives_the_controller_that_took_it(stage: Stage) -> None:
     tokens = people(file, olga=(), ben=("model-risk",), carl=("model-risk",))
 
     def approve(who: str) -> tuple[int, str]:
-        done = stage.accede("approve", NAME, "--reason", "RISK-7", "--as", "somebody", ACCEDE_TOKEN=tokens[who])
+        done = stage.accede(
+            "approve", NAME, "--reason", "RISK-7", "--as", "somebody", ACCEDE_TOKEN=tokens[who]
+        )
         return done.returncode, done.stdout + done.stderr
 
     stage.environment["ACCEDE_TOKEN"] = tokens["olga"]
@@ -48,14 +50,14 @@ def test_an_approval_outlives_the_controller_that_took_it(stage: Stage) -> None:
     waiting = stage.until(lambda view: view["wanted"] is not None)
     assert (waiting["phase"], waiting["weight"], waiting["wanted"]["missing"]) == ("canary", 0.2, 2)
     code, said = approve("olga")
-    assert (code, "needs somebody of the group model-risk; olga has the groups: none" in said) == (1, True), said
+    assert (code, "needs somebody of the group model-risk; olga has the groups: none" in said) == (1, True), (
+        said
+    )
     code, said = approve("ben")
     assert (code, "approved by ben for model-risk: RISK-7" in said) == (0, True), said
 
     (controller,) = [
-        child
-        for child in psutil.Process(serving.popen.pid).children()
-        if "controller" in child.cmdline()
+        child for child in psutil.Process(serving.popen.pid).children() if "controller" in child.cmdline()
     ]
     os.kill(controller.pid, signal.SIGKILL)
     eventually(lambda: stage.accede("status", NAME).returncode == 0, 30, "a new controller answers")

@@ -1,7 +1,8 @@
 """Two routers and two controllers over one Valkey, each a process of its own with a directory of its own.
 
 The leader is killed, stopped and woken late; the store is restarted, and gone for a minute. Meanwhile nobody
-who asks stable fails, nothing is decided twice, and what an operator or an approver was told is done stays done.
+who asks stable fails, nothing is decided twice, and what an operator or an approver was told is done stays
+done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The example that waits for people: it asks an owner before users see the candidate, and two of model risk at the end."""
+"""The example that waits for people: an owner before users see it, two of model risk at the end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_it_is_played_to_its_promotion() -> None:
             record = commit.record or record
         look = Look(analysis, baseline_requests=9999, frozen=CONSTANTS, subject=subject_of(service, record))
         for action in decide(record, policy, look, now):
-            commit = change(replace(seen, record=record, route=route), action, now, "controller", freeze_epoch)
+            commit = change(
+                replace(seen, record=record, route=route), action, now, "controller", freeze_epoch
+            )
             record, route = commit.record or record, commit.route or route
         stood.append((record.phase.value, record.step))
         if record.phase.ended:

@@ -208,7 +208,7 @@ SERVICE_CASES = [
 ]  # fmt: skip
 
 POLICY_CASES = [
-    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 100%, duration: 10m}", "5:20: steps[0].duration: unknown key; allowed: canary, deadline, for,"),
+    ("  - {shadow: 100%, for: 10m}", "  - {shadow: 100%, duration: 10m}", "5:20: steps[0].duration: unknown key; allowed: approve, canary, deadline, for,"),
     ("  - {shadow: 100%, for: 10m}", "  - {shadow: 1.5, for: 10m}", "5:14: steps[0].shadow: found 1.5 without a unit; write 1.5%"),
     ("  - {shadow: 100%, for: 10m}", "  - {for: 10m}", "5:5: steps[0]: a step has one verb; write shadow: 100% or canary: 5%"),
     ("  - {shadow: 100%, for: 10m}", "  - {shadow: 5%, canary: 5%}", "5:18: steps[0].canary: a step has one verb; keep shadow or canary"),
@@ -216,10 +216,10 @@ POLICY_CASES = [
     ("  - {shadow: 100%, for: 10m}", "  - {canary: 0%}", "5:14: steps[0].canary: found '0%'; allowed: more than 0"),
     ("  - {shadow: 100%, for: 10m}", "  - {canary: 0.001%}", "5:14: steps[0].canary: found 0.001%; allowed: whole multiples of 0.01%"),
     ("  - {shadow: 100%, for: 10m}", "  - {approve: {group: a}}", "5:6: steps[0].approve: nothing is seen of the candidate before it; put it after"),
-    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, for: 10m}", "7:18: steps[2].for: an approve step waits for people, and traffic stays as it is; remove the key"),
-    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, requests: 1}", "7:18: steps[2].requests: an approve step waits for people"),
-    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, until: gates}", "7:18: steps[2].until: an approve step waits for people"),
-    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, mirror_back: 5%}", "7:18: steps[2].mirror_back: an approve step waits for people"),
+    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, for: 10m}", "7:19: steps[2].for: an approve step waits for people, and traffic stays as it is; remove the key"),
+    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, requests: 1}", "7:19: steps[2].requests: an approve step waits for people"),
+    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, until: gates}", "7:19: steps[2].until: an approve step waits for people"),
+    ("  - {canary: 50%, for: 10m}", "  - {approve: {}, mirror_back: 5%}", "7:19: steps[2].mirror_back: an approve step waits for people"),
     ("  - {canary: 50%, for: 10m}", "  - {approve: {}, canary: 50%}", "7:6: steps[2].approve: a step has one verb; keep canary or approve"),
     ("  - {canary: 50%, for: 10m}", "  - {approve: {count: 0}}", "7:23: steps[2].approve.count: found 0; allowed: at least 1"),
     ("  - {canary: 50%, for: 10m}", "  - {approve: {count: 21}}", "7:23: steps[2].approve.count: found 21; allowed: at most 20"),

@@ -365,7 +365,7 @@ def test_approve_steps_may_follow_each_other_and_come_last_with_a_deadline() -> 
     policy = parse_policy(APPROVED + "".join(f"  - {step}\n" for step in steps))
     assert [policy.traffic(number).place for number in range(4)] == ["shadow", "canary", "canary", "canary"]
     assert [step.place for step in policy.without_approvals().steps] == ["shadow", "canary"]
-    assert policy.steps[3].text == "approve by 2 of law, not the starter, valid for 24h"
+    assert policy.steps[3].text == "approve by 2 of law, not the starter, valid for 1d"
     assert policy_from_canonical(canonical(policy)) == policy
 
 

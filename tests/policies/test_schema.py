@@ -116,7 +116,8 @@ name: p
 risk: {false_rollback: 5%}
 baseline: {requests: 500, for: 2s}
 steps: [{shadow: 100%, until: gates, for: 3s, deadline: 30s}, {canary: 20%, requests: 200},
-        {approve: {group: model-risk, count: 2, not_starter: true, valid_for: 24h}, deadline: 7d}, {approve: {}}]
+        {approve: {group: model-risk, count: 2, not_starter: true, valid_for: 24h}, deadline: 7d},
+        {approve: {}}]
 gates:
   - {metric: errors, max_increase: 0.5pp, max_ratio: 1.5, harm_at: 0.1pp}
   - {metric: selection_rate, by: sex, max_shift: 5pp, in: shadow, require: no-harm, on_fail: pause}

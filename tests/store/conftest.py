@@ -173,8 +173,8 @@ class Records:
 
     def approval(self) -> Approval:
         return Approval(
-            by="ben", at=1.5, step=2, group="model-risk", epoch=2, number=7, digest="d" * 64, subject="s" * 64,
-            until=86401.5, reason="RISK-7 – geprüft",
+            by="ben", at=1.5, step=2, group="model-risk", epoch=2, number=7, digest="d" * 64,
+            subject="s" * 64, until=86401.5, reason="RISK-7 – geprüft",
         )  # fmt: skip
 
     def route(self, service: str = "fraud", generation: int = 1, candidate: int = 0) -> ServiceRoute:
