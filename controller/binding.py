@@ -29,10 +29,10 @@ _HARM: Final = frozenset({Outcome.FAIL, Outcome.ERROR})
 
 def proven(policy: RolloutPolicy, analysis: Analysis) -> tuple[GateAt, ...]:
     """The gates that pass at one look, in the policy's order."""
-    found = list(deciding(policy, analysis))
-    passed = {(v.index, v.place) for _, v in found if v.outcome is Outcome.PASS}
-    passed -= {(v.index, v.place) for _, v in found if v.outcome is not Outcome.PASS}
-    return tuple(GateAt(index, place) for index, place in sorted(passed))
+    found = [(GateAt(v.index, v.place), v.outcome) for _, v in deciding(policy, analysis)]
+    passed = {one for one, outcome in found if outcome is Outcome.PASS}
+    passed -= {one for one, outcome in found if outcome is not Outcome.PASS}
+    return tuple(sorted(passed, key=lambda one: (one.index, one.place)))
 
 
 def newly_proven(
