@@ -115,7 +115,7 @@ class Client:
         sent = {key: value for key, value in body.items() if value is not None}
         return self._send("POST", f"{_path(service)}/plan", Plan, sent)
 
-    def act(self, service: str, verb: str, actor: str, reason: str = "", **more: bool) -> RolloutView:
+    def act(self, service: str, verb: str, actor: str, reason: str = "", **more: int) -> RolloutView:
         """`pause`, `resume`, `promote`, `approve` or `abort` the open rollout."""
         body = {"actor": actor, "reason": reason, **more}
         return self._send("POST", f"{_path(service)}/rollout/{verb}", RolloutView, body)

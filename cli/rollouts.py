@@ -138,6 +138,12 @@ def promote(
 
 def approve(
     service: Service,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step", min=1, help="Number of the step, as in status. Refused where it waits in another one."
+        ),
+    ] = None,
     reason: Reason = "",
     actor: Actor = "",
     output: Output = Format.TABLE,
@@ -145,7 +151,7 @@ def approve(
     timeout: Timeout = 10.0,
 ) -> None:
     """Approve a rollout that waits for people, as it stands now. Needs a token of role approver."""
-    _act(service, "approve", reason, actor, output, api, timeout)
+    _act(service, "approve", reason, actor, output, api, timeout, **({} if step is None else {"step": step}))
 
 
 def abort(
@@ -175,7 +181,7 @@ def abort(
 
 
 def _act(
-    service: str, verb: str, reason: str, actor: str, output: Format, api: str, timeout: float, **more: bool
+    service: str, verb: str, reason: str, actor: str, output: Format, api: str, timeout: float, **more: int
 ) -> None:
     from .client import Client
 

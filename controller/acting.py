@@ -111,12 +111,14 @@ class Acts:
 
         return _retrying(write)
 
-    def approve(self, service: str, person: Person, reason: str = "") -> RolloutRecord:
+    def approve(
+        self, service: str, person: Person, reason: str = "", step: int | None = None
+    ) -> RolloutRecord:
         """Approve the step at hand. Approving twice changes nothing. Raises Forbidden as `approve` does."""
 
         def write() -> RolloutRecord:
             seen = self._looked(service)
-            commit = approve(seen, person, reason, self._clock(), self._engine.freeze_epoch)
+            commit = approve(seen, person, reason, self._clock(), self._engine.freeze_epoch, number=step)
             return seen.record if commit is None else self._written(commit)
 
         return _retrying(write)

@@ -22,31 +22,29 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .. import __version__
-from ..errors import (
-    AccedeError,
-    Conflict,
-    FileError,
-    Forbidden,
-    NotFound,
-    NotSupportedYet,
-    StaleWrite,
-    StoreError,
-    Unauthorized,
-    UsageError,
-)
+from ..errors import AccedeError, NotFound, UsageError
 from ..policies.tokens import ApiToken
 from ..store.protocol import Store
 from ..store.rollouts import RolloutRecord
 from .access import Access, LoopbackOnly, may, require
 from .acting import Acts
 from .approvals import Person
+from .codes import http_code
 from .evidence.merging import merged
 from .explain import explain
 from .files import ServiceFiles
 from .labels.feedback import FeedbackRequest, take
 from .leaders import controllers_view, leaderless
 from .loop import Loop
-from .messages import OPERATIONS, SERVICE, ActRequest, PlanRequest, PromoteRequest, StartRequest
+from .messages import (
+    OPERATIONS,
+    SERVICE,
+    ActRequest,
+    ApproveRequest,
+    PlanRequest,
+    PromoteRequest,
+    StartRequest,
+)
 from .openapi import Operation, document
 from .plan.service import plan_service
 from .shown import (
@@ -174,12 +172,12 @@ class _Endpoints:
         return _answer(await run_in_threadpool(self._view, record))
 
     async def approve(self, request: Request) -> Response:
-        body = await _body(request, ActRequest)
+        body = await _body(request, ApproveRequest)
         caller: ApiToken | None = request.state.caller
         groups = () if caller is None else caller.groups
         person = Person(_actor(request, body), groups, known=caller is not None)
         service = request.path_params["service"]
-        record = await run_in_threadpool(self._desk.acts.approve, service, person, body.reason)
+        record = await run_in_threadpool(self._desk.acts.approve, service, person, body.reason, body.step)
         return _answer(await run_in_threadpool(self._view, record))
 
     async def plan(self, request: Request) -> Response:
@@ -286,7 +284,7 @@ def _guarded(
             _admit(access, operation, request)
             return await endpoint(request)
         except AccedeError as problem:
-            return _failure(type(problem).__name__, str(problem), problem.exit_code, _http_code(problem))
+            return _failure(type(problem).__name__, str(problem), problem.exit_code, http_code(problem))
         except ClientDisconnect:
             return _failure("UsageError", "the request was not complete", 2, 400)
         except Exception as problem:
@@ -360,19 +358,3 @@ def _failure(kind: str, message: str, exit_code: int, code: int) -> Response:
     if code == 401:  # noqa: PLR2004
         answer.headers["www-authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
     return answer
-
-
-def _http_code(problem: AccedeError) -> int:
-    """The HTTP status of an error, by its kind; the first that fits."""
-    codes: tuple[tuple[type[AccedeError], int], ...] = (
-        (StaleWrite, 409),
-        (StoreError, 503),
-        (Unauthorized, 401),
-        (Forbidden, 403),
-        (NotFound, 404),
-        (Conflict, 409),
-        (NotSupportedYet, 501),
-        (FileError, 422),
-        (UsageError, 400),
-    )
-    return next((code for kind, code in codes if isinstance(problem, kind)), 500)

@@ -14,14 +14,25 @@ from .conditions import unmeasurable
 from .performing import FreezeEpoch, Seen, change
 
 
-def approve(seen: Seen, person: Person, reason: str, now: float, freeze_epoch: FreezeEpoch) -> Commit | None:
+def approve(
+    seen: Seen,
+    person: Person,
+    reason: str,
+    now: float,
+    freeze_epoch: FreezeEpoch,
+    *,
+    number: int | None = None,
+) -> Commit | None:
     """Approve the step at hand, as it is seen at this look. None where this person's approval stands already.
+
+    `number`: the step that is meant, from 1; an approval that comes again after the rollout went on must not
+    count for the next step.
 
     Raises Forbidden (naming the group, or who it must not be) and Conflict (nothing waits for approval, or
     what is seen cannot be approved).
     """
     record = seen.record
-    step = _waiting(seen)
+    step = _waiting(seen, number)
     name = f"rollout {record.id}: step {(record.step or 0) + 1}"
     why = why_not(step, record, person)
     if why:
@@ -74,15 +85,18 @@ def require_approvals(seen: Seen, now: float, *, to_end: bool) -> None:
         )
 
 
-def _waiting(seen: Seen) -> Approve:
+def _waiting(seen: Seen, number: int | None) -> Approve:
     """What the step at hand asks of people."""
     record, policy = seen.record, seen.policy
+    here = 0 if record.step is None else record.step + 1
+    if number is not None and number != here and not record.phase.ended:
+        at = f"in step {here}" if here else "in its baseline"
+        raise Conflict(f"rollout {record.id} is {at}, so step {number} is not approved; look again")
     if record.phase.ended:
         raise Conflict(f"rollout {record.id} has ended: {record.phase.value}: {record.reason}")
     step = asked(record, policy)
     if step is None:
-        here = -1 if record.step is None else record.step
-        coming = [n + 1 for n, one in enumerate(policy.steps) if n > here and one.approve is not None]
+        coming = [n + 1 for n, one in enumerate(policy.steps) if n >= here and one.approve is not None]
         then = f"step {coming[0]} will" if coming else "its policy asks for none"
         raise Conflict(f"rollout {record.id} does not wait for approval now; {then}")
     if record.phase is Phase.PAUSED:

@@ -27,6 +27,12 @@ class ActRequest(_Request):
     reason: Text = ""
 
 
+class ApproveRequest(ActRequest):
+    """`step`: as shown, from 1; what waits in another step is not approved. None: whichever waits."""
+
+    step: Annotated[int, Field(ge=1)] | None = None
+
+
 class PromoteRequest(ActRequest):
     """`full`: to the end instead of to the next step."""
 
@@ -64,7 +70,7 @@ OPERATIONS: Final = (
     Operation("POST", f"{SERVICE}/rollout/resume", "Go on", RolloutView, ActRequest, role="operator"),
     Operation("POST", f"{SERVICE}/rollout/promote", "Next step, or the end", RolloutView, PromoteRequest,
               role="operator"),
-    Operation("POST", f"{SERVICE}/rollout/approve", "Approve the step at hand", RolloutView, ActRequest,
+    Operation("POST", f"{SERVICE}/rollout/approve", "Approve the step at hand", RolloutView, ApproveRequest,
               role="approver"),
     Operation("POST", f"{SERVICE}/rollout/abort", "Stable alone at once", RolloutView, ActRequest,
               role="operator"),

@@ -31,6 +31,7 @@ VERBS = (
         "pause",
         "resume",
         "promote",
+        "approve",
         "abort",
         "history",
         "explain",

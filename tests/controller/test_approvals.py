@@ -98,8 +98,8 @@ class Scene:
             self.record = commit.record
         return actions
 
-    def approve(self, person: Person, reason: str = "") -> None:
-        commit = approve(self.seen(), person, reason, self.now, freeze_epoch)
+    def approve(self, person: Person, reason: str = "", step: int | None = None) -> None:
+        commit = approve(self.seen(), person, reason, self.now, freeze_epoch, number=step)
         if commit is not None:
             assert commit.record is not None
             self.record = commit.record
@@ -209,8 +209,10 @@ class TestWaiting:
         assert isinstance(action, Ask)
         assert (scene.record.step, scene.record.phase) == (3, Phase.CANARY)
         assert "1 more approval of group law" in scene.look()[0].reason
+        late = "is in step 4, so step 3 is not approved"
+        refused(lambda: scene.approve(Person("ben", ("law",)), step=3), Conflict, late)
         refused(lambda: scene.approve(BEN), Forbidden, "needs somebody of the group law", "model-risk")
-        scene.approve(Person("ben", ("model-risk", "law")))
+        scene.approve(Person("ben", ("model-risk", "law")), step=4)
         assert isinstance(scene.look()[0], Advance)
 
 

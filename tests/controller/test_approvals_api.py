@@ -145,11 +145,14 @@ def test_whoever_does_not_count_is_told_what_is_needed(controller: Controller, w
 
 def test_twice_is_once(controller: Controller) -> None:
     for _ in range(3):
-        assert controller.post(APPROVE, "ben").status_code == 200
+        assert controller.post(APPROVE, "ben", step=2).status_code == 200
     controller.rounds(4)
     view = controller.rollout("viv")
     assert (len(view["approvals"]), view["wanted"]["missing"]) == (1, 1)
     assert [one.act for one in controller.store.audit("fraud")].count("approve") == 1
+    other = refused(controller.post(APPROVE, "carl", step=3), 409, "Conflict")
+    assert "is in step 2, so step 3 is not approved" in other
+    assert "step" in refused(controller.post(APPROVE, "carl", step=0), 400, "UsageError")
 
 
 def test_an_override_does_not_go_round_it(controller: Controller) -> None:

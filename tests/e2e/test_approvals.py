@@ -37,7 +37,7 @@ def test_an_approval_outlives_the_controller_that_took_it(stage: Stage) -> None:
 
     def approve(who: str) -> tuple[int, str]:
         done = stage.accede(
-            "approve", NAME, "--reason", "RISK-7", "--as", "somebody", ACCEDE_TOKEN=tokens[who]
+            "approve", NAME, "--step", "2", "--reason", "RISK-7", "--as", "somebody", ACCEDE_TOKEN=tokens[who]
         )
         return done.returncode, done.stdout + done.stderr
 
