@@ -245,6 +245,16 @@ def test_leader_killed_stopped_and_woken_late_and_the_store_restarted_and_gone(m
         lambda: "stands by" in machines.controllers[first].output, PATIENCE, "the restarted one stands by"
     )
 
+    # Whoever is asked names the leader and who stands by.
+    for index in range(2):
+        told = json.loads(machines.act(index, "status", NAME, "-o", "json").stdout)["controllers"]
+        leads = [one["name"].split(":")[1] for one in told["controllers"] if one["leads"]]
+        stands = [one["name"].split(":")[1] for one in told["controllers"] if not one["leads"]]
+        assert leads == [str(machines.controllers[other].popen.pid)]
+        assert stands[-1] == str(machines.controllers[first].popen.pid)
+        ready = httpx.get(f"http://127.0.0.1:{machines.apis[index]}/readyz").json()
+        assert (ready["ok"], ready["role"]) == (True, "leads" if index == other else "stands by")
+
     # The leader is stopped, an act goes through the one that stood by, and the leader wakes up late.
     stopped = machines.controllers[other]
     stopped.popen.send_signal(signal.SIGSTOP)
