@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer.core
@@ -11,6 +13,7 @@ import typer.main
 
 from accede import __version__
 from accede.cli.main import app
+from accede.cli.options import seconds_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -75,6 +78,25 @@ def test_every_flag_of_the_environment_is_named_accede(verb: str) -> None:
         names = parameter.envvar or ()
         for name in (names,) if isinstance(names, str) else names:
             assert name.startswith("ACCEDE_")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90d", 7_776_000.0), ("36h", 129_600.0), ("1s", 1.0), ("5m", 300.0), ("forever", math.inf)],
+)
+def test_how_long_decisions_are_kept(text: str, seconds: float) -> None:
+    assert seconds_of("--keep-decisions", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0d", "90", "-1d", "1.5d", "90 d", "ever", "9999999d"])
+def test_a_time_that_means_nothing_is_refused_before_anything_starts(
+    accede: Run, tmp_path: Path, text: str
+) -> None:
+    refused = accede("controller", "--keep-decisions", text, "--data", str(tmp_path / "data"))
+    assert refused.returncode == 2
+    assert "--keep-decisions is" in refused.stderr
+    assert "90d, or forever" in refused.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_version(accede: Run) -> None:

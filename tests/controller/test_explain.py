@@ -8,7 +8,7 @@ import pytest
 
 from accede.controller.explain import estimate_of, explain, interval_of, margin_of, rows_of
 from accede.errors import NotFound
-from accede.store.rollouts import Analysis, Decision, Finding, Outcome, Verdict, encode_record
+from accede.store.rollouts import Analysis, Decision, Finding, Outcome, Phase, Verdict, encode_record
 
 if TYPE_CHECKING:
     from .conftest import Story
@@ -65,6 +65,16 @@ def test_a_decision_is_explained_from_what_is_stored_with_it(story: Story) -> No
     assert first.sentence == "Advance: step 1 of 3 is done."
     with pytest.raises(NotFound, match="has 2 decisions"):
         explain(record, decisions, 3)
+
+
+def test_of_decisions_that_are_not_kept_any_more_that_is_said(story: Story) -> None:
+    analysis = Analysis(at=1050.0, verdicts=(SELECTION,), validity=())
+    record = story.at(1, phase=Phase.ROLLED_BACK, reason="harm is proven", analysis=analysis)
+    found = explain(record, [])
+    assert found.sentence == "Harm is proven. Its decisions are not kept any more (--keep-decisions)."
+    assert [row.finding for row in found.rows] == [MALE, FEMALE]  # what the last look saw
+    with pytest.raises(NotFound, match="not kept any more"):
+        explain(record, [], 1)
 
 
 def test_before_any_decision_the_latest_look_is_explained(story: Story) -> None:
