@@ -6,7 +6,7 @@ without a verdict has not been measured, which is never taken for fine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from ..policies.metrics import decides, deciding_places, on_labels
 from ..policies.policy import Action, Gate, Place, RolloutPolicy, Step
@@ -30,10 +30,14 @@ def _decided_in(policy: RolloutPolicy) -> tuple[tuple[Place, ...], ...]:
     return tuple(() if gate.require == "nothing" else places(policy, gate) for gate in policy.gates)
 
 
-def deciding(policy: RolloutPolicy, analysis: Analysis) -> Iterator[tuple[Gate, Verdict]]:
-    """Every verdict with a say: its gate exists, decides in its place, and is required at all."""
+def deciding(
+    policy: RolloutPolicy, analysis: Analysis, outcomes: Container[Outcome]
+) -> Iterator[tuple[Gate, Verdict]]:
+    """Every verdict of these outcomes with a say: its gate decides in its place, and is required."""
     where = _decided_in(policy)
     for verdict in analysis.verdicts:
+        if verdict.outcome not in outcomes:
+            continue
         if 0 <= verdict.index < len(policy.gates) and verdict.place in where[verdict.index]:
             yield policy.gates[verdict.index], verdict
 
@@ -42,8 +46,8 @@ def failing(policy: RolloutPolicy, analysis: Analysis, action: Action) -> tuple[
     """The verdicts that prove harm and whose gate answers with `action`."""
     return tuple(
         verdict
-        for gate, verdict in deciding(policy, analysis)
-        if verdict.outcome is Outcome.FAIL and (gate.on_fail or policy.on_fail) == action
+        for gate, verdict in deciding(policy, analysis, (Outcome.FAIL,))
+        if (gate.on_fail or policy.on_fail) == action
     )
 
 
@@ -55,9 +59,7 @@ def unmeasurable(policy: RolloutPolicy, analysis: Analysis) -> tuple[str, ...]:
         if check.outcome in {Outcome.ERROR, Outcome.FAIL} and check.check not in _FROM_REPORTS
     ]
     broken += [
-        f"{verdict.gate}: {verdict.reason}"
-        for _, verdict in deciding(policy, analysis)
-        if verdict.outcome is Outcome.ERROR
+        f"{verdict.gate}: {verdict.reason}" for _, verdict in deciding(policy, analysis, (Outcome.ERROR,))
     ]
     return tuple(broken)
 
@@ -143,8 +145,7 @@ def missing_to_advance(
     ]
     missing += [
         f"{verdict.gate}: {verdict.reason}"
-        for _, verdict in deciding(policy, analysis)
-        if verdict.outcome in {Outcome.FAIL, Outcome.ERROR}
+        for _, verdict in deciding(policy, analysis, (Outcome.FAIL, Outcome.ERROR))
     ]
     if step.place == "canary" and is_last(record, policy):
         missing += unready_to_promote(policy, analysis)

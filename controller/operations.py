@@ -153,7 +153,7 @@ def promote(
     to_end = full or last
     require_approvals(seen, now, to_end=to_end)
     analysis = _analysis(seen)
-    harm = [verdict for _, verdict in deciding(seen.policy, analysis) if verdict.outcome is Outcome.FAIL]
+    harm = [verdict for _, verdict in deciding(seen.policy, analysis, (Outcome.FAIL,))]
     if harm and not full:
         raise Conflict(
             f"rollout {record.id}: harm is proven ({harm[0].gate}: {harm[0].reason}); abort it, "
@@ -203,9 +203,7 @@ def _unmet(seen: Seen, analysis: Analysis, *, to_end: bool) -> tuple[str, ...]:
     """Everything that an automatic advance would wait for, minima apart."""
     unmet = [*unmeasurable(seen.policy, analysis)]
     unmet += [
-        f"{verdict.gate}: {verdict.reason}"
-        for _, verdict in deciding(seen.policy, analysis)
-        if verdict.outcome is Outcome.FAIL
+        f"{verdict.gate}: {verdict.reason}" for _, verdict in deciding(seen.policy, analysis, (Outcome.FAIL,))
     ]
     if to_end:
         unmet += unready_to_promote(seen.policy, analysis)

@@ -70,6 +70,7 @@ from .measurement import CLUSTERS
 from .wire import check_version, read_msgpack
 
 WIRE = "accede.evidence/1"
+TOTAL = "*"  # the source of a sum over sources
 LABELS = "labels"  # the source of what labels add: no router's, so its watermark says nothing
 
 K = TypeVar("K")
@@ -280,7 +281,7 @@ def merge(parts: Sequence[Evidence]) -> Evidence | None:
         raise ValueError("only evidence of one service, rollout and epoch adds")
     timed = [part for part in parts if part.source != LABELS] or parts
     total = Evidence(
-        wire=WIRE, service=first.service, rollout=first.rollout, epoch=first.epoch, source="*",
+        wire=WIRE, service=first.service, rollout=first.rollout, epoch=first.epoch, source=TOTAL,
         published=max(part.published for part in timed), watermark=min(part.watermark for part in timed),
     )  # fmt: skip
     for part in parts:

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from ...store.evidence import Evidence, merge
+from ...store.evidence import TOTAL, Evidence, merge
 from .columns import StoredSeries, added
 
 _MOST: Final = 1024  # rollouts whose sums are remembered; the store bounds the bytes of what they rest on
@@ -57,6 +57,8 @@ def _sum(parts: Sequence[Evidence]) -> Evidence:
         total = added(series)
     if total is None:
         return _plain(parts)
+    if len(parts) == 1:
+        return msgspec.structs.replace(parts[0], source=TOTAL)
     heads = _plain([msgspec.structs.replace(part, series={}) for part in parts])
     heads.series = total
     return heads

@@ -13,13 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from ...policies.metrics import on_labels
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Outcome, RolloutRecord, Validity
 from ..stats.clusters import ClusterEpoch, cluster_estimate
 from ..stats.result import NotComputable
 from ..sums import Broken, Sums, View, sums_of
+from .folding import reads_labels
 from .joining import LABELLED, MISMATCHED, SELECTED
 
 CHECK: Final = "labels"
@@ -42,7 +42,7 @@ def labels(
     record: RolloutRecord, policy: RolloutPolicy, evidence: Mapping[int, Evidence]
 ) -> Iterator[Validity]:
     """The check of a policy that reads labels; nothing while there are too few predictions to say."""
-    if not any(on_labels(gate) for gate in policy.gates):
+    if not reads_labels(policy):
         return
     counted = _counts(evidence, LABELLED)
     if isinstance(counted, Broken):

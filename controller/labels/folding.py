@@ -15,11 +15,13 @@ from ...store.evidence import LABELS
 from ...store.measurement import MeasurementPlan
 from ...store.protocol import Store
 from ...store.rollouts import FrozenConstants
+from ..per_policy import per_policy
 from .joining import LABELLED, Meaning, fold
 
 AT_ONCE: Final = 2000  # rows of a fold; about a tenth of a second
 
 
+@per_policy
 def reads_labels(policy: RolloutPolicy) -> bool:
     """True where a gate needs to know what turned out to be true."""
     return any(on_labels(gate) for gate in policy.gates)

@@ -106,6 +106,19 @@ def gathered(
     )  # fmt: skip
 
 
+def summed(parts: Sequence[EpochSums]) -> EpochSums:
+    """The totals of all epochs together, at least one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    totals, present, odd = first.totals.copy(), first.present.copy(), first.odd.copy()
+    for one in parts[1:]:
+        totals += one.totals
+        present |= one.present
+        odd |= one.odd
+    return EpochSums(np.zeros((len(odd), 2, 0, 0)), totals, present, odd)
+
+
 def stacked(parts: Sequence[Gathered]) -> Gathered:
     """Rows of several programs under one another, each over equally many epochs."""
     moments = [one.moments for one in parts if one.moments is not None]
@@ -122,16 +135,15 @@ def stacked(parts: Sequence[Gathered]) -> Gathered:
 
 def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:
     """The sums of `rows` in one epoch."""
-    kinds = 2 if counts else 3
+    sums = np.zeros((len(rows), 2, 2 if counts else 3, clusters))
     packed = evidence.series.packed if isinstance(evidence.series, StoredSeries) else None
     if packed is not None:
         fill = rows.fill(packed[0], packed[1].layout, clusters, counts=counts)
-        sums = fill.take(packed[1], kinds, clusters)
-        odd = fill.wrong if fill.counts else fill.wrong | ~(_counted(sums) if counts else _possible(sums))
+        fill.take(packed[1], sums)
+        odd = fill.wrong if fill.counts else fill.wrong | ~checked(sums, counts=counts)
         return EpochSums(sums, sums.sum(axis=3), fill.here, odd)
-    sums = np.zeros((len(rows), 2, kinds, clusters))
     here, wrong = _plain(sums, rows, evidence, counts=counts)
-    fine = _counted(sums) if counts else _possible(sums)
+    fine = checked(sums, counts=counts)
     present, odd = np.asarray(here.any(axis=1)), np.asarray(wrong.any(axis=1) | ~fine)
     return EpochSums(sums, sums.sum(axis=3), present, odd)
 
@@ -155,6 +167,11 @@ def _plain(into: Floats, rows: Rows, evidence: Evidence, *, counts: bool) -> tup
 
 def _lengths(columns: Iterable[Sequence[float]]) -> set[int]:
     return {len(column) for column in columns}
+
+
+def checked(sums: Floats, *, counts: bool) -> Bools:
+    """Rows whose sums `sums.sums_of` would accept."""
+    return _counted(sums) if counts else _possible(sums)
 
 
 def _counted(sums: Floats) -> Bools:

@@ -8,8 +8,7 @@ is left to the reader, as by a sweep. Epochs that do not change any more are gat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from math import log
 from typing import Final
 
@@ -17,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...store.evidence import Evidence
-from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord
-from ..stats.arrays import Deviations, products
-from .gather import EpochSums, Gathered, epoch_sums, gathered, is_stored, randomised, stacked
-from .program import Kind, Program, Tests
-from .questions import Asked, Traffic, ask
-from .rows import Rows
-from .swept import Standing, first_of, is_late, levels_of, rows_whole, traffic_of
+from .batch import Batch, Found, Frames
+from .gather import is_stored, randomised, summed
+from .kept import Asked, all_sums, end_to_end
+from .program import Kind, Program
+from .questions import Asked as Answers
+from .swept import Standing, first_of, rows_whole
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
 _KINDS: Final[tuple[Kind, ...]] = ("server", "requests", "units")
+_FRAMES: Final = Frames()  # only remembers what programs and epochs fix
 _SLACK: Final = 1e-6  # of a log E-value: what is this near to its level is computed, whatever its bounds say
 
 
@@ -76,21 +75,10 @@ class Glances:
         return same and epochs == tuple(look.epochs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """A rollout with E randomised epochs. `places`: the tail of each canary step, -1 before it has begun."""
-
-    at: int
-    program: Program
-    epochs: list[tuple[EpochRecord, Evidence]]
-    places: list[int]
-    all_evidence: list[Evidence]
-
-
 def glance(looks: Sequence[Looked]) -> list[Standing | None]:
     """Where each stands; None where a sweep has nothing to say."""
     standing: list[Standing | None] = [None] * len(looks)
-    alike: dict[int, list[_Found]] = {}
+    alike: dict[int, list[Found]] = {}
     for at, look in enumerate(looks):
         epochs = randomised(look.epochs, look.evidence)
         if not epochs or not look.program.steps or not look.program.tests:
@@ -100,100 +88,17 @@ def glance(looks: Sequence[Looked]) -> list[Standing | None]:
         canary = [
             look.evidence[e.epoch] for e in look.epochs if e.place == "canary" and e.epoch in look.evidence
         ]
-        alike.setdefault(len(epochs), []).append(_Found(at, look.program, epochs, places, canary))
+        alike.setdefault(len(epochs), []).append(Found(at, look.program, epochs, places, canary))
     for found in alike.values():
         for one, its in zip(found, _standings(found), strict=True):
             standing[one.at] = its
     return standing
 
 
-class _Batch:
-    """All tests of one kind of several rollouts with equally many epochs."""
-
-    def __init__(self, kind: Kind, found: Sequence[_Found]) -> None:
-        clusters, counts = (1 if kind == "requests" else CLUSTERS), kind == "server"
-        parts: list[Gathered] = []
-        tests: list[Tests] = []
-        traffic: list[Floats] = []
-        centres: list[Floats] = []
-        safe: list[float] = []
-        late: list[Bools] = []
-        self.offsets: dict[int, int] = {}
-        self.carried: list[tuple[int, list[int]]] = []  # tests, and the tails of their steps
-        rows = count = 0
-        for one in found:
-            for its in one.program.tests:
-                if its.kind != kind:
-                    continue
-                self.offsets[one.at] = count
-                shape = 3, len(its.rows), len(one.epochs)
-                traffic.append(np.broadcast_to(traffic_of(one.epochs)[:, None], shape))
-                sums = [_remembered(its.rows, e.epoch, f, clusters, counts=counts) for e, f in one.epochs]
-                its_products = partial(_products, its.rows)
-                parts.append(gathered(sums, traffic[-1][0], clustered=clusters > 1, products=its_products))
-                tests.append(replace(its, harm_row=its.harm_row + rows, safe_row=its.safe_row + rows))
-                centres.append(
-                    its.rows.centres(tuple(e for e, _ in one.epochs), one.program.constants.centres)
-                )
-                safe.append(one.program.levels.safe)
-                late.append(is_late(its, one.epochs))
-                self.carried.append((len(its.cell), one.places))
-                rows, count = rows + len(its.rows), count + len(its.cell)
-        self.size = count
-        if not count:
-            return
-        self.tests = _joined(tests)
-        pi, open_c, open_s = np.concatenate(traffic, axis=1)
-        asked = ask(self.tests, stacked(parts), Traffic(pi, open_c, open_s, np.concatenate(centres)))
-        self.asked = replace(asked, odd=asked.odd | np.concatenate(late))
-        self.safe_level = np.repeat(safe, [n for n, _ in self.carried])
-        last = np.repeat([places[-1] for _, places in self.carried], [n for n, _ in self.carried])
-        self.last: Indices = last.astype(np.intp)
-
-    def bounds(self) -> tuple[Floats, Floats, Floats]:
-        """(T,) above harm carried over the steps; (T, 2) below and above safety, in all and on the last."""
-        tests, asked = self.tests, self.asked
-        _, harm = asked.harm.bounds(tests.sign, tests.harm_null, tests.gap, levels_of(tests), safe=False)
-        low, high = asked.safe.bounds(tests.sign, tests.safe_null, tests.gap, self.safe_level, safe=True)
-        # A mean of E-values is at most the largest; a step that has not begun has 1.
-        most = np.where(np.isnan(harm), 0.0, np.maximum(harm, 0.0)).max(axis=1)
-        return most, self._ends(low), self._ends(high)
-
-    def exact(self, which: Indices) -> tuple[Floats, Floats]:
-        """Of some tests: (T',) harm carried over the steps, (T', 2) safety in all and on the last step."""
-        tests = self.tests
-        sign, gap = tests.sign[which], tests.gap[which]
-        harm = self.asked.harm.of(which).log_e(
-            sign, tests.harm_null[which], gap, levels_of(tests)[which], safe=False
-        )
-        safe = self.asked.safe.of(which).log_e(
-            sign, tests.safe_null[which], gap, self.safe_level[which], safe=True
-        )
-        shares = np.concatenate(
-            [np.tile(_shares(places, harm.shape[1]), (n, 1)) for n, places in self.carried]
-        )
-        harm = np.concatenate([np.where(np.isnan(harm), 0.0, harm), np.zeros((which.size, 1))], axis=1)
-        with np.errstate(divide="ignore"):
-            carried = np.logaddexp.reduce(harm + np.log(shares[which]), axis=1)
-        return carried, self._ends(safe, which)
-
-    def _ends(self, safe: Floats, which: Indices | None = None) -> Floats:
-        last = self.last if which is None else self.last[which]
-        safe = np.where(np.isnan(safe), -np.inf, safe)
-        there = np.where(last >= 0, safe[np.arange(last.size), last], -np.inf)
-        return np.stack([safe[:, 0], there], axis=1)
-
-
-def _shares(places: Sequence[int], epochs: int) -> Floats:
-    """The share of each tail among the steps; in the end that of steps that have not begun."""
-    return np.bincount([epochs if place < 0 else place for place in places], minlength=epochs + 1) / len(
-        places
-    )
-
-
-def _standings(found: Sequence[_Found]) -> list[Standing]:
+def _standings(found: Sequence[Found]) -> list[Standing]:
     with np.errstate(all="ignore"):
-        batches = [batch for kind in _KINDS if (batch := _Batch(kind, found)).size]
+        frames = [(kind, _FRAMES.of(kind, found)) for kind in _KINDS]
+        batches = [Batch(frame, kind, found) for kind, frame in frames if frame is not None]
         harm, low, high = (
             np.concatenate(ends) for ends in zip(*(one.bounds() for one in batches), strict=True)
         )
@@ -228,7 +133,7 @@ def _standings(found: Sequence[_Found]) -> list[Standing]:
 class _Cells:
     """The swept cells of several rollouts and their tests, of which there may be one or two."""
 
-    def __init__(self, found: Sequence[_Found], batches: Sequence[_Batch]) -> None:
+    def __init__(self, found: Sequence[Found], batches: Sequence[Batch]) -> None:
         starts = dict(
             zip((b.tests.kind for b in batches), np.cumsum([0, *(b.size for b in batches)]), strict=False)
         )
@@ -236,11 +141,11 @@ class _Cells:
         one: list[Indices] = []
         other: list[Indices] = []
         needed: list[Floats] = []
-        for each in found:
+        for number, each in enumerate(found):
             program = each.program
             where = np.concatenate(
                 [
-                    starts[t.kind] + of_kind[t.kind].offsets[each.at] + np.arange(len(t.cell))
+                    starts[t.kind] + of_kind[t.kind].offsets[number] + np.arange(len(t.cell))
                     for t in program.tests
                 ]
             )
@@ -269,7 +174,7 @@ class _Cells:
         return np.asarray((below < self.safe_needed + _SLACK) & (above >= self.safe_needed - _SLACK))
 
 
-def _computable(asked: Asked) -> Bools:
+def _computable(asked: Answers) -> Bools:
     safe = asked.safe.computable[:, 0]
     return np.asarray(~asked.odd & asked.harm.computable[:, 0] & safe)
 
@@ -280,56 +185,17 @@ def _spread(program: Program, swept: Bools) -> Bools:
     return cells
 
 
-def _whole(found: Sequence[_Found]) -> list[Bools]:
+def _whole(found: Sequence[Found]) -> list[Bools]:
     """`lacking` of all cells at once; those whose sums are odd are its own."""
-    whole: list[Bools] = []
-    for one in found:
-        program = one.program
-        mine = program.untold.copy()
-        if len(program.missing):
-            parts = [_remembered(program.missing, f.epoch, f, 1, counts=True) for f in one.all_evidence]
-            at = program.missing_at >= 0
-            mine[at] = rows_whole(parts)[program.missing_at[at]]
-        whole.append(mine)
+    whole = [one.program.untold.copy() for one in found]
+    asking = [number for number, one in enumerate(found) if len(one.program.missing)]
+    if not asking:
+        return whole
+    asked = [[Asked(found[k].program.missing, f.epoch, f) for f in found[k].all_evidence] for k in asking]
+    parts = iter(all_sums([one for its in asked for one in its], 1, counts=True))
+    sums = [summed([next(parts) for _ in its]) for its in asked]
+    fine = np.split(rows_whole(end_to_end(sums)), np.cumsum([len(its.odd) for its in sums])[:-1])
+    for k, its in zip(asking, fine, strict=True):
+        at = found[k].program.missing_at
+        whole[k][at >= 0] = its[at[at >= 0]]
     return whole
-
-
-def _remembered(rows: Rows, epoch: int, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:
-    """The sums of an epoch, gathered again only where its evidence is another."""
-    if not is_stored(evidence):
-        return epoch_sums(rows, evidence, clusters, counts=counts)
-    known = rows.sums.get(epoch)
-    if known is not None and known[0] is evidence:
-        if not known[1].small:
-            rows.sums[epoch] = known = evidence, known[1].kept()
-        return known[1]
-    sums = epoch_sums(rows, evidence, clusters, counts=counts)
-    rows.sums[epoch] = evidence, sums
-    return sums
-
-
-def _products(rows: Rows, one: Deviations, other: Deviations) -> Floats:
-    """Those of two epochs that do not change any more are worked out once."""
-    for mine, its, found in rows.products:
-        if mine is one and its is other:
-            return found
-    found = products(one, other)
-    if all(any(kept is (sums.deviations) for _, sums in rows.sums.values()) for kept in (one, other)):
-        rows.products = [entry for entry in rows.products if _alive(rows, entry)] + [(one, other, found)]
-    return found
-
-
-def _alive(rows: Rows, entry: tuple[Deviations, Deviations, Floats]) -> bool:
-    kept = {id(sums.deviations) for _, sums in rows.sums.values()}
-    return id(entry[0]) in kept and id(entry[1]) in kept
-
-
-def _joined(tests: Sequence[Tests]) -> Tests:
-    """Tests of one kind one after another; their rows are no longer theirs."""
-    first = tests[0]
-    columns = {
-        name: np.concatenate([getattr(one, name) for one in tests])
-        for name in Tests.__slots__
-        if name not in {"kind", "rows"}
-    }
-    return Tests(kind=first.kind, rows=Rows(()), **columns)

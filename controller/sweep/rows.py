@@ -41,16 +41,16 @@ class Fill:
     counts: bool
     moves: tuple[tuple[int, NDArray[np.intp], NDArray[np.intp]], ...]
 
-    def take(self, columns: Columns, kinds: int, clusters: int) -> NDArray[np.float64]:
-        """The first `kinds` of n, Σy and Σy², (R, 2, kinds, clusters); 0 where nothing is."""
-        sums = np.zeros((2 * self.here.size, kinds, clusters))
+    def take(self, columns: Columns, into: NDArray[np.float64]) -> None:
+        """Fill in the first of n, Σy and Σy², (R, 2, 2 or 3, clusters), where there are any."""
+        kinds = into.shape[2]
+        sums = into.reshape(-1, kinds, into.shape[3])
         for block, rows, to in self.moves:
             found = columns.blocks[block][rows]
             had = found.shape[1]
             sums[to, :had] = found[:, :kinds]
             if had < kinds:
                 sums[to, had:] = found[:, had - 1 :]
-        return sums.reshape(self.here.size, 2, kinds, clusters)
 
 
 class Rows:
@@ -59,9 +59,10 @@ class Rows:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = tuple(rows)
         self.of_errors = np.array([row.candidate.metric == "errors" for row in self.rows], dtype=bool)
+        self._places: tuple[Keys, NDArray[np.intp]] | None = None
         self._fills: dict[Layout, Fill] = {}
-        # Of an epoch, or of two, with what they were made from.
-        self.sums: dict[int, tuple[Evidence, EpochSums]] = {}
+        # Of an epoch, or of two, with what they were made from. None: met once.
+        self.sums: dict[int, tuple[Evidence, EpochSums | None]] = {}
         self.overdue: dict[int, tuple[Evidence, float]] = {}
         self.products: list[tuple[Deviations, Deviations, NDArray[np.float64]]] = []
         self._centres: tuple[tuple[EpochRecord, ...], NDArray[np.float64]] | None = None
@@ -83,8 +84,10 @@ class Rows:
         return known
 
     def _fill(self, keys: Keys, layout: Layout, clusters: int, *, counts: bool) -> Fill:
-        found = [keys.place.get(key, -1) for row in self.rows for key in (row.candidate, row.stable)]
-        places = np.array(found, dtype=np.intp)
+        if self._places is None or self._places[0] is not keys:
+            found = [keys.place.get(key, -1) for row in self.rows for key in (row.candidate, row.stable)]
+            self._places = keys, np.array(found, dtype=np.intp)
+        places = self._places[1]
         there = np.flatnonzero(places >= 0)
         known = places[there]
         fits = layout.clusters[known] == clusters

@@ -16,7 +16,7 @@ from ..cells import Limit
 from ..lacking import lacks, lacks_more
 from ..reading import Reading
 from ..sums import overdue
-from .gather import EpochSums, epoch_sums, gathered, is_stored, randomised
+from .gather import EpochSums, epoch_sums, gathered, is_stored, randomised, summed
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask
 
@@ -160,18 +160,17 @@ def _whole(
         if one.place == "canary" and one.step is not None and one.epoch in evidence
     ]
     if len(rows):
-        fine = rows_whole([epoch_sums(rows, one, 1, counts=True) for one in found])
+        fine = rows_whole(summed([epoch_sums(rows, one, 1, counts=True) for one in found]))
         swept = program.missing_at >= 0
         whole[swept] = fine[program.missing_at[swept]]
     return whole
 
 
-def rows_whole(parts: Sequence[EpochSums]) -> NDArray[np.bool_]:
+def rows_whole(sums: EpochSums) -> NDArray[np.bool_]:
     """Rows of missing values of which, over all epochs, too few are missing to matter."""
-    odd = np.logical_or.reduce([one.odd for one in parts])
-    theirs, missing, asked, without = np.sum([one.totals for one in parts], axis=0).reshape(-1, 4).T
+    theirs, missing, asked, without = sums.totals.reshape(-1, 4).T
     few = np.logical_or(lacks(asked, without), lacks_more(asked, without, theirs, missing))
-    return np.asarray(~odd & ~few)
+    return np.asarray(~sums.odd & ~few)
 
 
 def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evidence]]) -> Asked:
