@@ -123,4 +123,4 @@ class Form:
             return None
         data = np.frombuffer(body, np.uint8, offset=len(body) - len(self.fixed)).copy()
         found = self.taking.columns(data, clear=True)
-        return found if data.tobytes() == self.fixed else None
+        return found if (data == np.frombuffer(self.fixed, np.uint8)).all() else None

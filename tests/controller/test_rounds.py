@@ -20,6 +20,7 @@ from accede.controller.loop import Loop
 from accede.controller.records import Records
 from accede.controller.rounds import AT_ONCE
 from accede.controller.routing import idle_route, rollout_route
+from accede.errors import StoreError
 from accede.policies.canonical import canonical, policy_hash
 from accede.policies.load import parse_policy, parse_service
 from accede.policies.policy import RolloutPolicy
@@ -208,3 +209,41 @@ def test_a_record_that_somebody_wrote_is_read_anew(fleet: Fleet) -> None:
     records.keep([])
     assert records.newest(name) is not later
     assert records.newest("nobody") is None
+
+
+def test_what_the_store_cannot_read_or_renew_is_said_of_those_alone(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in fleet.names:
+        fleet.publish(name, 50.0)
+    fleet.tick()
+    store, gone = fleet.store, StoreError("a page of it is damaged")
+    one, two, three = fleet.names[2], fleet.names[3], fleet.names[-1]
+    newest, evidence, renew = store.newest_of, store.evidence_of, store.renew_all
+    monkeypatch.setattr(store, "newest_of", lambda names: {**newest(names), one: gone})
+    monkeypatch.setattr(store, "evidence_of", lambda found: {**evidence(found), two: gone})
+    monkeypatch.setattr(
+        store, "renew_all", lambda names, now: renew(set(names) - {three}, now) or {three: "x"}
+    )
+    fleet.tick()
+    assert set(fleet.loop.problems) == {one, two, three}
+    leases = store.routes().leases
+    assert {name for name in fleet.names if leases[name] < fleet.now} == {one, two, three}
+    assert all(fleet.record(name).hold is None for name in fleet.names)  # what has no lease needs no hold
+
+    monkeypatch.undo()
+    fleet.tick()
+    assert not fleet.loop.problems
+    for method in ("newest_of", "evidence_of", "renew_all"):
+        monkeypatch.setattr(store, method, _refusing)
+        before = store.routes().leases
+        fleet.tick()
+        assert set(fleet.loop.problems) == set(fleet.names)
+        assert store.routes().leases == before
+        monkeypatch.undo()
+        fleet.tick()
+        assert not fleet.loop.problems
+
+
+def _refusing(*_arguments: Any) -> Any:
+    raise StoreError("the disk is full")
