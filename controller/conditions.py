@@ -31,7 +31,7 @@ def _decided_in(policy: RolloutPolicy) -> tuple[tuple[Place, ...], ...]:
 
 
 def deciding(
-    policy: RolloutPolicy, analysis: Analysis, outcomes: Container[Outcome]
+    policy: RolloutPolicy, analysis: Analysis, outcomes: Container[Outcome] = _WORST_FIRST
 ) -> Iterator[tuple[Gate, Verdict]]:
     """Every verdict of these outcomes with a say: its gate decides in its place, and is required."""
     where = _decided_in(policy)
@@ -178,9 +178,10 @@ def _by_gate(analysis: Analysis) -> dict[tuple[int, str], Verdict]:
     """The verdict of each gate in each place, the worst where there are several. None: not measured."""
     found: dict[tuple[int, str], Verdict] = {}
     for verdict in analysis.verdicts:
-        before = found.setdefault((verdict.index, verdict.place), verdict)
-        if _WORST_FIRST.index(verdict.outcome) < _WORST_FIRST.index(before.outcome):
-            found[verdict.index, verdict.place] = verdict
+        key = verdict.index, verdict.place
+        before = found.get(key)
+        if before is None or _WORST_FIRST.index(verdict.outcome) < _WORST_FIRST.index(before.outcome):
+            found[key] = verdict
     return found
 
 
