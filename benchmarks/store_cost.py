@@ -243,7 +243,8 @@ def measure(store: Store, router: Store, meter: Meter) -> None:
 
 def flow_cost(store: Store, router: Store, meter: Meter, row: Row) -> None:
     """Evidence as it comes, published and read again; then the same published whole each time."""
-    parts, before = vars(publishing), dict(vars(publishing))
+    parts: dict[str, object] = publishing.__dict__
+    before = dict(parts)
     now = 0.0
     try:
         parts["monotonic"] = lambda: now  # that of the evidence, of which a minute takes seconds here
