@@ -528,6 +528,17 @@ class TestNothingGoesRoundIt:
         assert self.promote(scene).step == 3
         assert self.promote(scene, full=True).phase is Phase.PROMOTED
 
+    def test_from_a_pause_it_is_a_decision_to_routers_that_returned_to_stable(self, scene: Scene) -> None:
+        before = scene.story.at(1)
+        hold = paused_hold("unattended", "a router was unattended", scene.policy, scene.now)
+        scene.record = apply(before, Pause(hold), scene.now)
+        seen = scene.seen()
+        commit = operations.promote(seen, "olga", "", scene.now, freeze_epoch)
+        assert commit.record is not None
+        assert (commit.record.phase, commit.record.step, commit.record.hold) == (Phase.CANARY, 2, None)
+        assert commit.route is not None
+        assert commit.route.generation == seen.route.generation + 1
+
     def test_where_nothing_waits_nothing_is_approved(self, story: Story, scene: Scene) -> None:
         waiting = scene.record
         for record, words in (
