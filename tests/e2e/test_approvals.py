@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from accede.controller import replay
 from accede.store.open import open_store
@@ -31,6 +32,7 @@ gates:
 """
 
 
+@pytest.mark.slow
 def test_an_approval_outlives_the_controller_that_took_it(stage: Stage) -> None:
     file = stage.folder / "tokens.yaml"
     tokens = people(file, olga=(), ben=("model-risk",), carl=("model-risk",))
