@@ -342,10 +342,16 @@ def test_approvals_are_taken_or_refused_never_lost_and_never_counted_twice(tmp_p
         assert record is not None
         assert (record.phase.value, record.step) == ("canary", 1)
 
-        # Through the one that stands by it counts as well, and the leader goes on by it.
+        # The leader is stopped: through the one that stands by it counts as well, which then leads and goes
+        # on by it. Whoever wakes up late approves nothing again and moves nothing back.
         leads = machines.leader()
+        stopped = machines.controllers[leads]
+        stopped.popen.send_signal(signal.SIGSTOP)
         eventually(lambda: approve(1 - leads, "carl").returncode == 0, PATIENCE, "the other one takes it")
         phase(machines, lambda name, step: (name, step) == ("canary", 2))
+        before = stopped.output.count("stands by")
+        stopped.popen.send_signal(signal.SIGCONT)
+        eventually(lambda: stopped.output.count("stands by") > before, PATIENCE, "the late one stands by")
         assert stand() == ["ben", "carl"]
         entries = [(one.act, one.actor) for one in machines.store.audit(NAME, 1000)]
         assert [actor for act, actor in entries if act == "approve"] == ["ben", "carl"]
