@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from accede.controller.files import ServiceFiles
-from accede.controller.looking import policy_of
-from accede.controller.routing import idle_route, rollout_route
+from accede.controller.loop.looking import policy_of
+from accede.controller.rollout.routing import idle_route, rollout_route
 from accede.policies.canonical import canonical, policy_hash
 from accede.store.evidence import WIRE, ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey
 from accede.store.measurement import CLUSTERS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ..controller.shown import RolloutView
+    from ..controller.api.shown import RolloutView
     from ..store.approvals import Approval
 
 _DIGEST: Final = 12  # characters that tell digests apart; JSON has the whole

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from ..controller.api.shown import Explained, Failed, History, RolloutView, Services
 from ..controller.plan.planned import Plan
-from ..controller.shown import Explained, Failed, History, RolloutView, Services
 from ..errors import AccedeError, TimedOut, Unreachable, UsageError
 from ..store.labels import LabelCounts
 

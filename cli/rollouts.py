@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..controller.shown import RolloutView
+    from ..controller.api.shown import RolloutView
 
 
 def add_to(app: typer.Typer) -> None:

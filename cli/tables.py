@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..controller.explain import estimate_of, interval_of, margin_of
-from ..controller.leaders import leaderless
+from ..controller.api.leaders import leaderless
+from ..controller.rollout.explain import estimate_of, interval_of, margin_of
 from ..store.rollouts import AuditEntry, Finding, Outcome, Phase, Validity, Verdict
 from .approvals import explained_lines, status_lines
 from .comparisons import Comparison, Comparisons
@@ -20,7 +20,7 @@ from .informing import advice_lines, blame_lines, calibration_lines, drift_lines
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..controller.shown import AddressView, Controllers, Explained, RolloutView, Services
+    from ..controller.api.shown import AddressView, Controllers, Explained, RolloutView, Services
     from ..store.evidence import MirrorCounts
 
 _STYLES = {

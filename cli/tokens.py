@@ -55,7 +55,7 @@ def token(
     import json
     import secrets
 
-    from ..controller.access import digest
+    from ..controller.api.access import digest
     from ..policies.tokens import ApiToken
     from .output import emit
 

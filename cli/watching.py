@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ..controller.shown import RolloutView
+from ..controller.api.shown import RolloutView
 from ..errors import TimedOut, Unreachable
 from ..store.rollouts import Phase
 from . import tables

@@ -24,14 +24,14 @@ import uvicorn
 from ..errors import AccedeError, Conflict, FileError, PortInUse, StoreError, UsageError
 from ..store.open import is_remote, open_store
 from ..store.protocol import Store
-from .access import Access, LoopbackOnly, Tokens
-from .acting import Acts
-from .api import Desk, application
+from .api.access import Access, LoopbackOnly, Tokens
+from .api.app import Desk, application
 from .files import ServiceFiles
 from .lines import Lines
-from .looking import Engine, statistics
-from .loop import Loop
-from .tidying import KEEP_DECISIONS
+from .loop.looking import Engine, statistics
+from .loop.loop import Loop
+from .loop.tidying import KEEP_DECISIONS
+from .rollout.acting import Acts
 
 LOCK_NAME: Final = "controller.lock"
 _BACKLOG: Final = 128

@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from accede.cli.main import app
-from accede.controller.messages import OPERATIONS
+from accede.controller.api.messages import OPERATIONS
 from accede.policies import quantities
 from accede.policies.later import LATER_KEYS, LATER_VALUES
 from accede.policies.metrics import METRICS, Metric

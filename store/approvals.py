@@ -13,7 +13,7 @@ class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `step`: from 0. `group`: the one that the step asks for, '' where it asks for none. `number`: of the
     stored Decision that holds the look with all its evidence. `digest`: SHA-256 over epoch, verdicts with
     their numbers, policy hash and `subject`; `subject`: SHA-256 over both versions' addresses and cards.
-    It counts while `until` has not come and controller/approvals.py finds no reason against it.
+    It counts while `until` has not come and controller/rollout/approvals.py finds no reason against it.
     """
 
     by: str

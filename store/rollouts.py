@@ -24,7 +24,7 @@ REPORT_WIRE = "accede.report/1"
 
 
 class Phase(StrEnum):
-    """Where a rollout stands. The transitions are in controller/machine.py and nowhere else."""
+    """Where a rollout stands. The transitions are in controller/rollout/machine.py and nowhere else."""
 
     BASELINE = "baseline"
     SHADOW = "shadow"

@@ -11,7 +11,7 @@ import typer.core
 import typer.main
 
 from accede.cli.main import app
-from accede.controller.machine import diagram
+from accede.controller.rollout.machine import diagram
 from accede.policies.load import load_directory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from ...controller.cells import quantile_of
-from ...controller.freeze import thresholds_of
+from ...controller.analysis.cells import quantile_of
+from ...controller.analysis.freeze import thresholds_of
+from ...controller.analysis.wording import gate_text
 from ...controller.stats.histogram import quantile
 from ...controller.stats.result import NotComputable
-from ...controller.wording import gate_text
 from ...policies.metrics import with_default_margins
 from ...policies.policy import Gate
 from ...store.histogram import BINS, bin_of

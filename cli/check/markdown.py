@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...controller.explain import estimate_of, interval_of
+from ...controller.rollout.explain import estimate_of, interval_of
 from .outcome import GateOutcome, Outcomes
 from .shown import counted, deciding, headline, margin, word
 

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from ...controller.conditions import failing, unmeasurable, unready_to_promote
-from ...controller.wording import gate_text
+from ...controller.analysis.wording import gate_text
+from ...controller.rollout.conditions import failing, unmeasurable, unready_to_promote
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import Evidence, SeriesKey
 from ...store.rollouts import Advice, Analysis, Finding, FrozenConstants, Outcome, Validity

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from ...controller.explain import estimate_of, interval_of, margin_of
+from ...controller.rollout.explain import estimate_of, interval_of, margin_of
 from ...store.rollouts import Finding, Outcome
 from ..comparisons import Comparison, Comparisons
 from .outcome import GateOutcome, Outcomes

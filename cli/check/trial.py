@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from ...controller.analysis import analyse
-from ...controller.freeze import epoch_constants, freeze
-from ...controller.length import batch_of
-from ...controller.reading import Levels
-from ...controller.routing import idle_route, rollout_route
-from ...controller.shadow_latency import advise
+from ...controller.analysis.analyse import analyse
+from ...controller.analysis.freeze import epoch_constants, freeze
+from ...controller.analysis.length import batch_of
+from ...controller.analysis.reading import Levels
+from ...controller.analysis.shadow_latency import advise
+from ...controller.rollout.routing import idle_route, rollout_route
 from ...errors import AccedeError
 from ...policies.canonical import canonical, policy_hash
 from ...policies.policy import Gate, RolloutPolicy

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from ...controller.shown import RolloutView
+from ...controller.api.shown import RolloutView
 from ...errors import AccedeError
 from ...policies.load import parse_policy, parse_service
 from ...store.rollouts import Phase

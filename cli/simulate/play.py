@@ -8,14 +8,15 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from ...controller import looking, performing
-from ...controller.actions import Note
-from ...controller.analysis import analyse
-from ...controller.freeze import epoch_constants, freeze
-from ...controller.machine import decide
-from ...controller.operations import start
-from ...controller.performing import Seen
-from ...controller.routing import idle_route
+from ...controller.analysis.analyse import analyse
+from ...controller.analysis.freeze import epoch_constants, freeze
+from ...controller.loop import looking
+from ...controller.rollout import performing
+from ...controller.rollout.actions import Note
+from ...controller.rollout.machine import decide
+from ...controller.rollout.operations import start
+from ...controller.rollout.performing import Seen
+from ...controller.rollout.routing import idle_route
 from ...policies.policy import RolloutPolicy
 from ...policies.service import ModelService
 from ...router.facts import CANDIDATE, PAIR_BACK, PAIR_SHADOW, STABLE, Fact, MirrorTally, Pair

@@ -16,9 +16,9 @@ import numpy as np
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Outcome, RolloutRecord, Validity
+from ..analysis.sums import Broken, Sums, View, sums_of
 from ..stats.clusters import ClusterEpoch, cluster_estimate
 from ..stats.result import NotComputable
-from ..sums import Broken, Sums, View, sums_of
 from .folding import reads_labels
 from .joining import LABELLED, MISMATCHED, SELECTED
 

@@ -10,7 +10,7 @@ from math import sqrt
 
 import numpy as np
 
-from ..reference import Values, scaled
+from ..analysis.reference import Values, scaled
 
 _UNKNOWN = 0.5, 0.5
 

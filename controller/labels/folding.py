@@ -15,7 +15,7 @@ from ...store.evidence import LABELS
 from ...store.measurement import MeasurementPlan
 from ...store.protocol import Store
 from ...store.rollouts import FrozenConstants
-from ..per_policy import per_policy
+from ..analysis.per_policy import per_policy
 from .joining import LABELLED, Meaning, fold
 
 AT_ONCE: Final = 2000  # rows of a fold; about a tenth of a second

@@ -33,7 +33,7 @@ import msgspec
 from ...store.evidence import LABELS, WIRE, ArmKey, Evidence, Series, SeriesKey
 from ...store.labels import COUNTED, GROUPED, PAIR, VALUED, Joined, Prediction, Value
 from ...store.measurement import CLUSTERS, Selected
-from ..reference import scaled
+from ..analysis.reference import scaled
 from ..stats.calibration import BINS
 
 LABELLED: Final = "labelled"

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Calibration, EpochRecord, RolloutRecord
+from ..analysis.sums import Broken, Sums, sums_of
 from ..stats.calibration import BINS, CalibrationError, calibration_error
 from ..stats.result import NotComputable
-from ..sums import Broken, Sums, sums_of
 from .joining import INSIDE, reliability
 
 FEWEST: Final = 100.0  # labels, below which no coverage of intervals is shown

@@ -9,10 +9,10 @@ from __future__ import annotations
 from ...policies.metrics import on_labels, on_pairs
 from ...store.evidence import ArmKey, SeriesKey
 from ...store.rollouts import Outcome
-from ..cells import Cell
-from ..groups import members_of
-from ..reading import Reading
-from ..sums import Broken, View, sums_of
+from ..analysis.cells import Cell
+from ..analysis.groups import members_of
+from ..analysis.reading import Reading
+from ..analysis.sums import Broken, View, sums_of
 from .joining import INSIDE
 
 

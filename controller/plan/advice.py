@@ -9,7 +9,7 @@ from typing import Final
 
 from ...policies.policy import Gate, RolloutPolicy, Step
 from ...policies.quantities import Margin
-from ..groups import SMALL_GROUP
+from ..analysis.groups import SMALL_GROUP
 from .deciding import Planner, all_proven, paired_elsewhere, time_to_prove
 from .forecast import Span
 

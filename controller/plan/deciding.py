@@ -17,8 +17,8 @@ from ...policies.metrics import places_of
 from ...policies.policy import Gate, Place, RolloutPolicy, Step
 from ...store.measurement import is_latency
 from ...store.rollouts import Outcome
-from ..cells import Cell, cells_of, limits_of
-from ..reading import Levels, Reader, Reading
+from ..analysis.cells import Cell, cells_of, limits_of
+from ..analysis.reading import Levels, Reader, Reading
 from .forecast import ExpectedView, Span, forecast_sides, luck_of
 from .traffic import Moments, Traffic
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...store.measurement import CLUSTERS
-from ..gaps import (
+from ..analysis.gaps import (
     GROUP_BATCHES,
     GROUP_UNITS,
     Compared,
@@ -25,7 +25,7 @@ from ..gaps import (
     gap_of,
     paired_groups,
 )
-from ..methods import (
+from ..analysis.methods import (
     BATCHES,
     FEW,
     FEWEST_BATCHES_THAT_DIFFER,
@@ -40,6 +40,7 @@ from ..methods import (
     unit_outcomes,
     unit_share,
 )
+from ..analysis.sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 from ..stats.clusters import (
     FEWEST_BATCHES,
     FEWEST_EFFECTIVE_CLUSTERS,
@@ -51,7 +52,6 @@ from ..stats.groups import PairedGroups
 from ..stats.mean import at_least_statistic, paired_statistic
 from ..stats.result import NotComputable
 from ..stats.spread import Cell
-from ..sums import CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums
 from .traffic import Moments, Traffic
 
 _NOTHING: Final = Moments(0.0, 0.0)

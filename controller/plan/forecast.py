@@ -20,14 +20,14 @@ from scipy.special import ndtri
 from ...policies.policy import Place
 from ...store.measurement import is_label_series
 from ...store.rollouts import FrozenConstants
-from ..cells import MEANS, Cell, Limit
-from ..comparison import Side, sides_of
-from ..gaps import Compared, Gap
+from ..analysis.cells import MEANS, Cell, Limit
+from ..analysis.comparison import Side, sides_of
+from ..analysis.gaps import Compared, Gap
+from ..analysis.methods import Asymptotic, Bounded
+from ..analysis.sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from ..labels.joining import CALIBRATION, INSIDE
-from ..methods import Asymptotic, Bounded
 from ..stats.mean import MeanStatistic
 from ..stats.result import NotComputable
-from ..sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from .expected import EXPECTED, ExpectedCanary, ExpectedPair
 from .traffic import Moments, Traffic, UnplannedError
 

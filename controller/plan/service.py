@@ -6,9 +6,9 @@ from ...policies.load import require_pair
 from ...policies.policy import RolloutPolicy
 from ...policies.service import ModelService
 from ...store.protocol import Store
+from ..api.messages import PlanRequest
 from ..evidence.merging import merged
 from ..files import ServiceFiles
-from ..messages import PlanRequest
 from .advice import advise
 from .assumed import Given
 from .planned import Plan

@@ -23,11 +23,11 @@ from ...store.evidence import Evidence
 from ...store.labels import MAX_PREDICTIONS
 from ...store.measurement import is_latency
 from ...store.rollouts import EpochRecord, FrozenConstants
-from ..cells import quantile_of, series_of
-from ..freeze import epoch_constants, freeze, references_of, shared_slices
+from ..analysis.cells import quantile_of, series_of
+from ..analysis.freeze import epoch_constants, freeze, references_of, shared_slices
+from ..analysis.length import batch_of
+from ..analysis.reference import Values
 from ..labels.joining import INSIDE
-from ..length import batch_of
-from ..reference import Values
 from .assumed import Fact, Given, Source
 from .traffic import Traffic, histogram_tail
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ...policies.metrics import decides, with_default_margins
 from ...policies.policy import Gate, RolloutPolicy, Step
 from ...policies.quantities import written_duration
-from ..cells import Cell
+from ..analysis.cells import Cell
 from .deciding import FIRST, LATE, MEDIAN, Answer, Planner, Question, slowest, span_of
 from .forecast import Span
 from .planned import GatePlan, GateStep, Harm, Needed, Plan, StepPlan

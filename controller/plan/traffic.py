@@ -16,8 +16,8 @@ from scipy.special import ndtri
 from ...store.histogram import GAMMA
 from ...store.measurement import is_label_series, is_latency
 from ...store.rollouts import FrozenConstants
-from ..cells import quantile_of
-from ..groups import members_of, moment_of
+from ..analysis.cells import quantile_of
+from ..analysis.groups import members_of, moment_of
 from .assumed import Fact
 
 _LATENCY_SIGMA: Final = 0.5  # of the logarithm: p99 is 3.2 times the median

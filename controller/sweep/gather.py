@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
+from ..analysis.sums import MOST, ROUNDING
 from ..evidence.columns import StoredSeries
 from ..stats.arrays import ClusterMoments, Deviations, cluster_moments, deviations, products
-from ..sums import MOST, ROUNDING
 from .rows import Rows
 
 Floats = NDArray[np.float64]

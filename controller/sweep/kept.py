@@ -90,5 +90,6 @@ def _fresh(asked: Sequence[Asked], *, counts: bool) -> list[EpochSums]:
             found.append(epoch_sums(one.rows, one.evidence, 1, counts=counts))
             continue
         fill, mine = next(following), slice(end - len(one.rows), end)
-        found.append(EpochSums(sums[mine], sums[mine, :, :, 0], fill.here, fill.wrong | ~fine[mine]))
+        odd: Bools = np.logical_or(fill.wrong, ~fine[mine])
+        found.append(EpochSums(sums[mine], sums[mine, :, :, 0], fill.here, odd))
     return found

@@ -15,11 +15,11 @@ from ...policies.policy import Place, RolloutPolicy
 from ...store.evidence import SeriesKey
 from ...store.measurement import is_latency
 from ...store.rollouts import FrozenConstants
-from ..batching import OF_THE_SERVER
-from ..cells import SERIES, Cell, Limit, cells_of, is_amount, limits_of
-from ..comparison import may_lack
-from ..lacking import told
-from ..reading import Levels
+from ..analysis.batching import OF_THE_SERVER
+from ..analysis.cells import SERIES, Cell, Limit, cells_of, is_amount, limits_of
+from ..analysis.comparison import may_lack
+from ..analysis.reading import Levels
+from ..validity.lacking import told
 from .rows import Row, Rows
 from .silence import GateCells, Silence
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..methods import BEYOND_CHANCE, BOUNDED, FEW, GROSSLY_UNLIKE, TIME, UNITS, UNLIKE
+from ..analysis.methods import BEYOND_CHANCE, BOUNDED, FEW, GROSSLY_UNLIKE, TIME, UNITS, UNLIKE
 from ..stats.arrays import (
     ClusterMoments,
     asymptotic_log_e,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...policies.policy import Place, RolloutPolicy
 from ...store.rollouts import Outcome, Verdict
-from ..wording import gate_text
+from ..analysis.wording import gate_text
 
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord, Outcome
-from ..cells import Limit
-from ..lacking import lacks, lacks_more
-from ..reading import Reading
-from ..sums import overdue
+from ..analysis.cells import Limit
+from ..analysis.reading import Reading
+from ..analysis.sums import overdue
+from ..validity.lacking import lacks, lacks_more
 from .gather import EpochSums, epoch_sums, gathered, is_stored, randomised, summed
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from accede.controller.operations import start
-from accede.controller.routing import idle_route
-from accede.controller.signals import Look, Signals
+from accede.controller.rollout.operations import start
+from accede.controller.rollout.routing import idle_route
+from accede.controller.rollout.signals import Look, Signals
 from accede.policies.load import parse_policy, parse_service
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from accede.controller.looking import Engine
+from accede.controller.loop.looking import Engine
 from accede.controller.process import ControllerConfig, run_controller
 from accede.policies.metrics import deciding_places
 from accede.policies.policy import RolloutPolicy

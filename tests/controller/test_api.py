@@ -15,9 +15,9 @@ from rich.console import Console
 
 from accede.cli.output import console
 from accede.cli.tables import services, status
-from accede.controller.api import MAX_BODY
-from accede.controller.messages import OPERATIONS
-from accede.controller.shown import RolloutView, Services
+from accede.controller.api.app import MAX_BODY
+from accede.controller.api.messages import OPERATIONS
+from accede.controller.api.shown import RolloutView, Services
 from accede.errors import StoreError
 from accede.store.protocol import Claimant, Leadership
 from accede.store.rollouts import AddressState, Finding, FrozenConstants, Outcome, ReplicaReport

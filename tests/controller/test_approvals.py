@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accede.controller import operations
-from accede.controller.actions import (
+from accede.controller.rollout import operations
+from accede.controller.rollout.actions import (
     Advance,
     Ask,
     HoldError,
@@ -24,13 +24,13 @@ from accede.controller.actions import (
     RollBack,
     Void,
 )
-from accede.controller.approvals import Person, asked, lacking, missing, standing
-from accede.controller.approving import approve
-from accede.controller.binding import digest_of, proven, subject_of
-from accede.controller.machine import apply, decide, paused_hold
-from accede.controller.performing import Seen, change
-from accede.controller.routing import rollout_route
-from accede.controller.signals import Look, Signals
+from accede.controller.rollout.approvals import Person, asked, lacking, missing, standing
+from accede.controller.rollout.approving import approve
+from accede.controller.rollout.binding import digest_of, proven, subject_of
+from accede.controller.rollout.machine import apply, decide, paused_hold
+from accede.controller.rollout.performing import Seen, change
+from accede.controller.rollout.routing import rollout_route
+from accede.controller.rollout.signals import Look, Signals
 from accede.errors import Conflict, Forbidden
 from accede.policies.load import canonical, parse_policy, policy_hash
 from accede.policies.policy import RolloutPolicy

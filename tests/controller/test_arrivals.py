@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.arrivals import INPUTS_LEVEL
-from accede.controller.ratios import RATIO_LEVEL
 from accede.controller.stats.distribution import ClassEpoch, equality_log_e
 from accede.controller.stats.sample_ratio import StickyRatioEpoch, sticky_log_e
+from accede.controller.validity.arrivals import INPUTS_LEVEL
+from accede.controller.validity.ratios import RATIO_LEVEL
 from accede.store.measurement import CLUSTERS
 from accede.store.rollouts import Outcome, Validity
 from tests.controller.test_analysis import CONSTANTS, ERRORS, Scene, policy

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller.loop import Loop
+from accede.controller.loop.loop import Loop
 from accede.errors import AccedeError, Conflict
 from accede.store.rollouts import Analysis, Phase, ReplicaReport
 from tests.controller.test_loop import House, directory, house  # noqa: F401  (its fixtures)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from accede.controller.batching import LONGEST, chosen_batch, groups_too_short, too_short
-from accede.controller.gaps import Form
-from accede.controller.length import DEFAULT_BATCH, batch_of
-from accede.controller.methods import paired_differences
+from accede.controller.analysis.batching import LONGEST, chosen_batch, groups_too_short, too_short
+from accede.controller.analysis.gaps import Form
+from accede.controller.analysis.length import DEFAULT_BATCH, batch_of
+from accede.controller.analysis.methods import paired_differences
+from accede.controller.analysis.sums import PairEpoch, PairGroupsEpoch, Sums
 from accede.controller.stats.result import NotComputable
-from accede.controller.sums import PairEpoch, PairGroupsEpoch, Sums
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import Evidence, Series, SeriesKey
 from accede.store.measurement import CLUSTERS

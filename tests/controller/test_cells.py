@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller.cells import Cell, cells_of, display_of, harm_ratio, limits_of, quantile_of
+from accede.controller.analysis.cells import Cell, cells_of, display_of, harm_ratio, limits_of, quantile_of
 from accede.policies.policy import RolloutPolicy
 from accede.store.rollouts import FrozenConstants
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.cells import cells_of
+from accede.controller.analysis.cells import cells_of
 from accede.policies.metrics import MARGIN_KEYS, with_default_margins
 from accede.policies.policy import Gate, RolloutPolicy
 from accede.policies.policy_rules import advice

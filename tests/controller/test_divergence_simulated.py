@@ -14,15 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from accede.controller.divergence import paired_divergence, too_short_apart
-from accede.controller.methods import (
+from accede.controller.analysis.divergence import paired_divergence, too_short_apart
+from accede.controller.analysis.methods import (
     Measured,
     paired_agreement,
     paired_differences,
     unit_outcomes,
 )
+from accede.controller.analysis.sums import CanaryEpoch, PairEpoch, Sums
 from accede.controller.stats.result import NotComputable
-from accede.controller.sums import CanaryEpoch, PairEpoch, Sums
 
 Floats = NDArray[np.float64]
 BATCHES = 128

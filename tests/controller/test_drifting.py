@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from accede.cli.informing import blame_lines, drift_lines
-from accede.controller.blame import blame
+from accede.controller.analysis.blame import blame
 from accede.controller.stats.evalues import closed_e_values
 from accede.store.rollouts import (
     WIRE,

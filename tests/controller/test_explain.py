@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from accede.controller.explain import estimate_of, explain, interval_of, margin_of, rows_of
+from accede.controller.rollout.explain import estimate_of, explain, interval_of, margin_of, rows_of
 from accede.errors import NotFound
 from accede.store.rollouts import Analysis, Decision, Finding, Outcome, Phase, Verdict, encode_record
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller.freeze import NotReady, epoch_constants, freeze
+from accede.controller.analysis.freeze import NotReady, epoch_constants, freeze
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService
 from accede.store.evidence import ArmCounts, Evidence, Series, SeriesKey

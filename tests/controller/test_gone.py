@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from accede.controller.gone import SILENT, gone_back, gone_reports, gone_sources
+from accede.controller.loop.gone import SILENT, gone_back, gone_reports, gone_sources
 from accede.store.closing import CLOSED
 from accede.store.evidence import LABELS, WIRE, Evidence
 from accede.store.rollouts import Phase, ReplicaReport

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.cells import cells_of
-from accede.controller.groups import SMALL_GROUP, compared, groups_of
-from accede.controller.wording import gate_text
+from accede.controller.analysis.cells import cells_of
+from accede.controller.analysis.groups import SMALL_GROUP, compared, groups_of
+from accede.controller.analysis.wording import gate_text
 from accede.policies.policy import Gate
 from accede.store.evidence import ArmKey, Series, SeriesKey
 from accede.store.measurement import CLUSTERS

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accede.controller.actions import Advance
-from accede.controller.analysis import analyse
-from accede.controller.machine import apply, decide
-from accede.controller.signals import Look
+from accede.controller.analysis.analyse import analyse
+from accede.controller.rollout.actions import Advance
+from accede.controller.rollout.machine import apply, decide
+from accede.controller.rollout.signals import Look
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, Series, SeriesKey
 from accede.store.rollouts import EpochRecord, FrozenConstants, Phase, RolloutRecord

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from accede.controller.acting import Acts
 from accede.controller.files import ServiceFiles
-from accede.controller.looking import Engine
-from accede.controller.loop import Loop
-from accede.controller.replay import replay, same
+from accede.controller.loop.looking import Engine
+from accede.controller.loop.loop import Loop
+from accede.controller.rollout.acting import Acts
+from accede.controller.rollout.replay import replay, same
 from accede.errors import Conflict, NotFound, StoreError
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accede.controller.actions import (
+from accede.controller.rollout.actions import (
     Abort,
     Action,
     Advance,
@@ -22,7 +22,7 @@ from accede.controller.actions import (
     Resume,
     RollBack,
 )
-from accede.controller.machine import (
+from accede.controller.rollout.machine import (
     TRANSITIONS,
     apply,
     check,
@@ -31,7 +31,7 @@ from accede.controller.machine import (
     may_freeze,
     paused_hold,
 )
-from accede.controller.signals import Look, Signals, read_signals
+from accede.controller.rollout.signals import Look, Signals, read_signals
 from accede.errors import Conflict
 from accede.policies.quantities import Clock
 from accede.store.rollouts import (

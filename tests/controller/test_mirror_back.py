@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from accede.cli.tables import status
-from accede.controller.conditions import missing_to_advance, unproven, unready_to_promote
-from accede.controller.measuring import measurement_plan
-from accede.controller.mirroring import kinds_of, mirrors_of, noise_floor
-from accede.controller.overriding import override_digest
-from accede.controller.routing import idle_route, rollout_route
-from accede.controller.views import rollout_view
+from accede.controller.api.views import rollout_view
+from accede.controller.rollout.conditions import missing_to_advance, unproven, unready_to_promote
+from accede.controller.rollout.measuring import measurement_plan
+from accede.controller.rollout.mirroring import kinds_of, mirrors_of, noise_floor
+from accede.controller.rollout.overriding import override_digest
+from accede.controller.rollout.routing import idle_route, rollout_route
 from accede.errors import Conflict, FileError
 from accede.policies.load import parse_policy, parse_service, require_pair
 from accede.policies.policy import RolloutPolicy

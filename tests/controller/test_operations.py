@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from accede.controller import operations
-from accede.controller.actions import Pause
-from accede.controller.machine import apply, paused_hold
-from accede.controller.performing import Seen
-from accede.controller.routing import rollout_route
+from accede.controller.rollout import operations
+from accede.controller.rollout.actions import Pause
+from accede.controller.rollout.machine import apply, paused_hold
+from accede.controller.rollout.performing import Seen
+from accede.controller.rollout.routing import rollout_route
 from accede.errors import Conflict, FileError, NotFound, UsageError
 from accede.policies.load import policy_from_canonical
 from accede.store.evidence import Evidence

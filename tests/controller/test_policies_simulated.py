@@ -21,11 +21,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from accede.controller.actions import Advance
-from accede.controller.analysis import analyse
-from accede.controller.freeze import epoch_constants, freeze
-from accede.controller.machine import apply, decide
-from accede.controller.signals import Look
+from accede.controller.analysis.analyse import analyse
+from accede.controller.analysis.freeze import epoch_constants, freeze
+from accede.controller.rollout.actions import Advance
+from accede.controller.rollout.machine import apply, decide
+from accede.controller.rollout.signals import Look
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService, Unit
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from accede.controller.analysis import analyse
+from accede.controller.analysis.analyse import analyse
 from accede.controller.evidence.decoding import decode_evidence
 from accede.controller.evidence.merging import merged
 from accede.controller.files import ServiceFiles
-from accede.controller.looking import policy_of, statistics
-from accede.controller.loop import Loop
-from accede.controller.records import Records
-from accede.controller.rounds import AT_ONCE
-from accede.controller.routing import idle_route, rollout_route
+from accede.controller.loop.looking import policy_of, statistics
+from accede.controller.loop.loop import Loop
+from accede.controller.loop.records import Records
+from accede.controller.loop.rounds import AT_ONCE
+from accede.controller.rollout.routing import idle_route, rollout_route
 from accede.errors import StoreError
 from accede.policies.canonical import canonical, policy_hash
 from accede.policies.load import parse_policy, parse_service

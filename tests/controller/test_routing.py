@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from accede.controller.measuring import (
+from accede.controller.rollout.measuring import (
     baseline_requests,
     measurement_plan,
     require_affordable,
     sliced_metrics,
 )
-from accede.controller.routing import (
+from accede.controller.rollout.routing import (
     ended_route,
     idle_route,
     renewed_route,

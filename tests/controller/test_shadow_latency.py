@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from accede.cli.informing import advice_lines
-from accede.controller.analysis import analyse
-from accede.controller.conditions import failing, unready_to_promote
-from accede.controller.reading import Levels
-from accede.controller.shadow_latency import advise, advised
+from accede.controller.analysis.analyse import analyse
+from accede.controller.analysis.reading import Levels
+from accede.controller.analysis.shadow_latency import advise, advised
+from accede.controller.rollout.conditions import failing, unready_to_promote
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import ArmKey, Evidence, MirrorCounts, Series, SeriesKey
 from accede.store.histogram import GAMMA

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from accede.controller.cells import cells_of, display_of, limits_of
-from accede.controller.freeze import NotReady, epoch_constants, freeze
-from accede.controller.measuring import extraction_of, measurement_plan
+from accede.controller.analysis.cells import cells_of, display_of, limits_of
+from accede.controller.analysis.freeze import NotReady, epoch_constants, freeze
+from accede.controller.rollout.measuring import extraction_of, measurement_plan
 from accede.policies.load import parse_policy, parse_service
 from accede.policies.pair_rules import check_pair
 from accede.policies.yaml import load_yaml

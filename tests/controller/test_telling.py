@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from accede.controller.telling import ASKED_FOR, SAVE_EVERY, Telling
+from accede.controller.loop.telling import ASKED_FOR, SAVE_EVERY, Telling
 
 NAMES = [f"s{k:03}" for k in range(100)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from accede.controller.tidying import ENDED_AT_ONCE, ENDED_EVERY, Tidying
+from accede.controller.loop.tidying import ENDED_AT_ONCE, ENDED_EVERY, Tidying
 from accede.errors import StoreError
 from accede.store.sqlite import SqliteStore
 from tests.store.conftest import Records

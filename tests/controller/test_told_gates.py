@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from accede.controller.freeze import NotReady, freeze
-from accede.controller.measuring import extraction_of, measurement_plan
-from accede.controller.reference import Values, rank_moments, rank_table
+from accede.controller.analysis.freeze import NotReady, freeze
+from accede.controller.analysis.reference import Values, rank_moments, rank_table
+from accede.controller.rollout.measuring import extraction_of, measurement_plan
 from accede.policies.service import ModelService
 from accede.router.observer.ranks import ranker
 from accede.store.histogram import value_bin

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.analysis import analyse
-from accede.controller.freeze import freeze
-from accede.controller.measuring import measurement_plan
+from accede.controller.analysis.analyse import analyse
+from accede.controller.analysis.freeze import freeze
+from accede.controller.rollout.measuring import measurement_plan
 from accede.policies.load import parse_policy, parse_service
 from accede.policies.pair_rules import require_pair
 from accede.router.facts import PAIR_FLOOR, PAIR_SHADOW, Body, Ending, Fact, Pair

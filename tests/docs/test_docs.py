@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from accede.controller import divergence, gaps, methods
-from accede.controller.machine import paused_hold
+from accede.controller.analysis import divergence, gaps, methods
+from accede.controller.rollout.machine import paused_hold
 from accede.errors import AccedeError
 from accede.policies.later import LATER_KEYS, LATER_VALUES
 from accede.policies.load import parse_policy, parse_service, require_pair
@@ -153,7 +153,15 @@ def test_every_method_and_verdict_is_explained() -> None:
 def test_every_validity_check_is_explained() -> None:
     source = "".join(
         (ROOT / "controller" / f"{name}.py").read_text(encoding="utf-8")
-        for name in ("validity", "bodies", "coding", "ratios", "accounts", "arrivals", "labels/coverage")
+        for name in (
+            "validity/checks",
+            "validity/bodies",
+            "validity/coding",
+            "validity/ratios",
+            "validity/accounts",
+            "validity/arrivals",
+            "labels/coverage",
+        )
     )
     checks = set(re.findall(r'(?:Validity|_covered)\(\s*"([a-z_]+)"', source))
     assert len(checks) > 4

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from accede.controller import replay
+from accede.controller.rollout import replay
 from accede.store.open import open_store
 from tests.e2e.conftest import NAME, eventually, people
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from accede.controller import replay
+from accede.controller.rollout import replay
 from accede.store.open import open_store
 
 if TYPE_CHECKING:

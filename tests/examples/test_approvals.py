@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from accede.controller.approvals import Person, asked
-from accede.controller.approving import approve
-from accede.controller.binding import subject_of
-from accede.controller.machine import decide
-from accede.controller.operations import start
-from accede.controller.performing import Seen, change
-from accede.controller.routing import idle_route
-from accede.controller.signals import Look
+from accede.controller.rollout.approvals import Person, asked
+from accede.controller.rollout.approving import approve
+from accede.controller.rollout.binding import subject_of
+from accede.controller.rollout.machine import decide
+from accede.controller.rollout.operations import start
+from accede.controller.rollout.performing import Seen, change
+from accede.controller.rollout.routing import idle_route
+from accede.controller.rollout.signals import Look
 from accede.errors import Forbidden
 from accede.policies.load import load_directory
 from accede.policies.metrics import deciding_places

@@ -250,7 +250,7 @@ class TestValues:
 
     def test_a_generated_token_is_one_that_the_controller_takes(self, chart: Chart) -> None:
         secret = chart.one(TRIAL, "Secret", "-tokens")["stringData"]
-        from accede.controller.access import digest
+        from accede.controller.api.access import digest
 
         (entry,) = parse_tokens(secret["tokens.yaml"], "t.yaml").tokens
         assert (entry.role, entry.sha256) == ("approver", digest(secret["token"]))

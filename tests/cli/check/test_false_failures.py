@@ -13,9 +13,9 @@ import pytest
 
 from accede.cli.check.order import order_of
 from accede.cli.check.trial import blocks_of
-from accede.controller.methods import paired_differences
+from accede.controller.analysis.methods import paired_differences
+from accede.controller.analysis.sums import PairEpoch, Sums
 from accede.controller.stats.result import NotComputable
-from accede.controller.sums import PairEpoch, Sums
 from accede.store.measurement import CLUSTERS
 
 LEVEL = 0.05

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from accede.controller.methods import unit_outcomes, unit_share
+from accede.controller.analysis.methods import unit_outcomes, unit_share
+from accede.controller.analysis.sums import CanaryEpoch, Sums
 from accede.controller.stats.result import NotComputable
-from accede.controller.sums import CanaryEpoch, Sums
 
 Floats = NDArray[np.float64]
 LEVEL = 0.05

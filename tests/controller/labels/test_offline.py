@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from accede.controller.analysis import analyse
+from accede.controller.analysis.analyse import analyse
 from accede.controller.labels.feedback import FeedbackRequest, take
 from accede.controller.labels.folding import fold_mature, meaning_of
-from accede.controller.routing import rollout_route
+from accede.controller.rollout.routing import rollout_route
 from accede.errors import FileError, UsageError
 from accede.policies.load import parse_service
 from accede.policies.pair_rules import check_pair

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.cells import cells_of, display_of, limits_of
-from accede.controller.freeze import freeze
+from accede.controller.analysis.cells import cells_of, display_of, limits_of
+from accede.controller.analysis.freeze import freeze
 from accede.store.evidence import ArmCounts, ArmKey, MirrorCounts
 from accede.store.histogram import value_bin
 from accede.store.measurement import CLUSTERS

@@ -11,8 +11,8 @@ import pytest
 from accede.controller.labels.folding import meaning_of
 from accede.controller.labels.joining import Meaning
 from accede.controller.labels.size import label_bytes
-from accede.controller.measuring import measurement_plan, require_affordable
-from accede.controller.routing import rollout_route
+from accede.controller.rollout.measuring import measurement_plan, require_affordable
+from accede.controller.rollout.routing import rollout_route
 from accede.errors import Conflict
 from accede.policies.outcome import Outcome
 from accede.policies.policy import Gate, Labels

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from accede.controller.conditions import missing_to_advance
+from accede.controller.rollout.conditions import missing_to_advance
 from accede.policies.outcome import Outcome as DeclaredOutcome
 from accede.policies.policy import Gate, Labels
 from accede.policies.quantities import Margin

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from accede.controller.methods import unit_outcomes
+from accede.controller.analysis.methods import unit_outcomes
 from accede.controller.plan.advice import advise
 from accede.controller.plan.assumed import Given
 from accede.controller.plan.deciding import Planner, Question
@@ -75,7 +75,7 @@ def seconds(made: Plan, step: int = 0) -> float:
 
 
 class TestEveryGate:
-    # Gates on labels: tests/controller/labels/test_planned.py.
+    # Gates on labels: tests/controller/plan/test_labelled.py.
     @pytest.mark.parametrize(
         "metric", [metric.name for metric in METRICS if not on_labels(Gate(metric=metric.name))]
     )

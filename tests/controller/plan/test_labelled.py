@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accede.controller.methods import unit_outcomes
+from accede.controller.analysis.methods import unit_outcomes
+from accede.controller.analysis.sums import CanaryEpoch, Sums
 from accede.controller.plan.advice import advise
 from accede.controller.plan.assumed import Given
 from accede.controller.plan.deciding import LATE, MEDIAN, Planner, Question
@@ -17,7 +18,6 @@ from accede.controller.plan.planned import GateStep, Plan
 from accede.controller.plan.sources import traffic_of
 from accede.controller.plan.timeline import plan
 from accede.controller.stats.result import NotComputable
-from accede.controller.sums import CanaryEpoch, Sums
 from accede.policies.load import parse_service
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService

@@ -14,14 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from accede.controller.cells import Cell
-from accede.controller.methods import (
+from accede.controller.analysis.cells import Cell
+from accede.controller.analysis.methods import (
     Measured,
     paired_agreement,
     paired_differences,
     server_outcomes,
     unit_outcomes,
 )
+from accede.controller.analysis.sums import CanaryEpoch, PairEpoch, Sums
 from accede.controller.plan.assumed import Given
 from accede.controller.plan.deciding import LATE, MEDIAN, Planner, Question
 from accede.controller.plan.forecast import luck_of
@@ -29,7 +30,6 @@ from accede.controller.plan.sources import traffic_of
 from accede.controller.stats.mixture import normal_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.tuning import asymptotic_v_opt, rho
-from accede.controller.sums import CanaryEpoch, PairEpoch, Sums
 from accede.policies.load import parse_policy, parse_service
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller import analysis
-from accede.controller.analysis import analyse, prepare
+from accede.controller.analysis import analyse as analysis
+from accede.controller.analysis.analyse import analyse, prepare
+from accede.controller.analysis.reading import Levels
 from accede.controller.evidence.decoding import decode_evidence
 from accede.controller.evidence.merging import merged
-from accede.controller.reading import Levels
 from accede.controller.sweep import glance as glancing
 from accede.controller.sweep.glance import Glances, Looked, glance
 from accede.controller.sweep.program import Program, program_of

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accede.controller.reading import Levels
+from accede.controller.analysis.reading import Levels
 from accede.controller.sweep.program import program_of
 from accede.controller.sweep.silence import Silence
 from accede.store.rollouts import Outcome

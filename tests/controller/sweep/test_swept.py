@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.analysis import analyse
-from accede.controller.cells import cells_of
-from accede.controller.reading import Levels, Reader, Reading
-from accede.controller.sums import View
+from accede.controller.analysis.analyse import analyse
+from accede.controller.analysis.cells import cells_of
+from accede.controller.analysis.reading import Levels, Reader, Reading
+from accede.controller.analysis.sums import View
 from accede.controller.sweep.program import Programs, program_of
 from accede.controller.sweep.swept import Swept, sweep
 from accede.policies.policy import RolloutPolicy
