@@ -11,7 +11,7 @@ from ...store.evidence import Evidence
 from ..evidence.columns import StoredSeries
 from ..stats.arrays import Deviations, products
 from .gather import Bools, EpochSums, Floats, checked, epoch_sums, is_stored
-from .rows import Rows
+from .rows import Fill, Rows
 
 
 class Asked(NamedTuple):
@@ -76,7 +76,7 @@ def _fresh(asked: Sequence[Asked], *, counts: bool) -> list[EpochSums]:
     packed = [one.packed if isinstance(one, StoredSeries) else None for one in series]
     ends = np.cumsum([len(one.rows) for one in asked])
     sums = np.zeros((int(ends[-1]) if asked else 0, 2, 2 if counts else 3, 1))
-    fills = []
+    fills: list[Fill] = []
     for one, its, end in zip(asked, packed, ends, strict=True):
         if its is not None:
             fill = one.rows.fill(its[0], its[1].layout, 1, counts=counts)
