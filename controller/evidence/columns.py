@@ -28,10 +28,14 @@ _AMOUNTS: Final = np.dtype("f8")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """The keys of S series in order, shared by all records that have the same. `raw`: their wire form."""
+    """The keys of S series in order, shared by all records that have the same.
+
+    `raw`: their wire form, end to end, of `lengths` each, (S,).
+    """
 
     raw: bytes
     keys: tuple[SeriesKey, ...]
+    lengths: NDArray[np.intp]
     place: dict[SeriesKey, int] = field(init=False)
 
     def __post_init__(self) -> None:

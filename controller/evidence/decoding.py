@@ -107,8 +107,7 @@ def _form_of(data: bytes, keys: Keys, series: Sequence[_Stored], packed: Packed)
         return None
     before = 2 + (packed.lengths > _SHORT)
     # A list of five begins, its key follows, and a number of clusters that takes two bytes from 128 on.
-    before[0::3] += 2 + (packed.clusters > _SMALL)
-    before[0::3] += np.fromiter([len(bytes(one.key)) for one in series], dtype=np.intp, count=len(series))
+    before[0::3] += 2 + keys.lengths + (packed.clusters > _SMALL)
     ends = np.cumsum(before + packed.lengths)
     starts = ends - packed.lengths + len(tail) - int(ends[-1])
     fixed = np.frombuffer(tail, np.uint8).copy()
@@ -126,7 +125,8 @@ def _check_head(head: Evidence) -> None:
 
 
 def _keys_of(head: Evidence, series: Sequence[_Stored], known: Keys | None) -> Keys:
-    raw = b"".join([bytes(one.key) for one in series])  # each says where it ends, so none can be another's
+    parts = [bytes(one.key) for one in series]
+    raw = b"".join(parts)  # each says where it ends, so none can be another's
     if known is not None and known.raw == raw:
         return known
     try:
@@ -135,4 +135,4 @@ def _keys_of(head: Evidence, series: Sequence[_Stored], known: Keys | None) -> K
         raise WireError(f"evidence of {head.source!r}: the name of a series: {problem}") from problem
     if len(set(keys)) != len(keys):
         raise WireError(f"evidence of {head.source!r}: a series appears twice")
-    return Keys(raw, keys)
+    return Keys(raw, keys, np.fromiter(map(len, parts), dtype=np.intp, count=len(parts)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,8 @@ from .tuning import rho
 
 CONCENTRATION = 10_000.0
 """Prior weight on the configured shares: tuned to find a mismatch of about one percent of a share."""
+
+_REMEMBERED = 16_384  # epochs; those that are closed are asked for at every look
 
 STICKY_CONCENTRATIONS = (1_000.0, 50.0)
 """The same for sticky units, of which there are fewer than requests: half of the E-value is tuned to a
@@ -50,25 +53,35 @@ def log_e(epochs: Sequence[RatioEpoch], concentration: float = CONCENTRATION) ->
     """
     total = observed = 0.0
     for position, epoch in enumerate(epochs):
-        if len(epoch.counts) != len(epoch.shares) or len(epoch.counts) < 2:
-            return NotComputable(
-                f"epoch {position} has {len(epoch.counts)} counts and {len(epoch.shares)} shares"
-            )
-        if not all(math.isfinite(n) and n >= 0.0 for n in epoch.counts):
-            return NotComputable(f"epoch {position} has a count that is negative or not finite")
-        if not all(0.0 <= p <= 1.0 for p in epoch.shares) or abs(sum(epoch.shares) - 1.0) > 1e-9:
-            return NotComputable(f"epoch {position} has shares {epoch.shares}, they must sum to 1")
-        n = sum(epoch.counts)
-        observed += n
-        total += math.lgamma(concentration) - math.lgamma(concentration + n)
-        for count, share in zip(epoch.counts, epoch.shares, strict=True):
-            if share == 0.0:
-                if count > 0.0:
-                    return math.inf
-                continue
-            prior = concentration * share
-            total += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(share)
+        terms = _terms(epoch, concentration)
+        if isinstance(terms, str):
+            return NotComputable(f"epoch {position} has {terms}")
+        observed += sum(epoch.counts)
+        for term in terms:
+            total += term
+        if total == math.inf:
+            return math.inf
     return total if observed > 0.0 else NotComputable("no requests")
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _terms(epoch: RatioEpoch, concentration: float) -> tuple[float, ...] | str:
+    """What one epoch adds, or what is wrong with it."""
+    if len(epoch.counts) != len(epoch.shares) or len(epoch.counts) < 2:
+        return f"{len(epoch.counts)} counts and {len(epoch.shares)} shares"
+    if not all(math.isfinite(n) and n >= 0.0 for n in epoch.counts):
+        return "a count that is negative or not finite"
+    if not all(0.0 <= p <= 1.0 for p in epoch.shares) or abs(sum(epoch.shares) - 1.0) > 1e-9:
+        return f"shares {epoch.shares}, they must sum to 1"
+    terms = [math.lgamma(concentration) - math.lgamma(concentration + sum(epoch.counts))]
+    for count, share in zip(epoch.counts, epoch.shares, strict=True):
+        if share == 0.0:
+            if count > 0.0:
+                return (math.inf,)
+            continue
+        prior = concentration * share
+        terms.append(math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(share))
+    return tuple(terms)
 
 
 def sticky_log_e(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord
-from .gather import Gathered, gathered, stacked
+from .gather import Gathered, gathered, moments_of, stacked
 from .kept import Asked, all_sums, end_to_end, remembered_products
 from .program import Kind, Program, Tests
 from .questions import Traffic, ask
@@ -171,14 +171,15 @@ def _sums(frame: _Frame, kind: Kind, found: Sequence[Found]) -> Gathered:
     asked = [[Asked(its.rows, e.epoch, f) for e, f in found[number].epochs] for number, its in frame.its]
     parts = iter(all_sums([one for its in asked for one in its], clusters, counts=counts))
     sums = [[next(parts) for _ in its] for its in asked]
+    whole = gathered([end_to_end(epoch) for epoch in zip(*sums, strict=True)])
     if clusters == 1:
-        return gathered([end_to_end(epoch) for epoch in zip(*sums, strict=True)], frame.pi, clustered=False)
-    end, each = 0, list[Gathered]()
-    for (_, its), mine in zip(frame.its, sums, strict=True):
-        end += len(its.rows)
-        pi = frame.pi[end - len(its.rows) : end]
-        each.append(gathered(mine, pi, clustered=True, products=partial(remembered_products, its.rows)))
-    return stacked(each)
+        return whole
+    ends = np.cumsum([len(its.rows) for _, its in frame.its])
+    moments = [
+        moments_of(mine, frame.pi[end - len(its.rows) : end], partial(remembered_products, its.rows))
+        for (_, its), mine, end in zip(frame.its, sums, ends, strict=True)
+    ]
+    return replace(whole, moments=stacked(moments))
 
 
 def _shares(places: Sequence[int], epochs: int) -> Floats:

@@ -89,21 +89,21 @@ def is_stored(evidence: Evidence) -> bool:
     return isinstance(evidence.series, StoredSeries) and evidence.series.packed is not None
 
 
-def gathered(
-    parts: Sequence[EpochSums], pi: Floats, *, clustered: bool, products: Products = products
-) -> Gathered:
-    """The sums of rows in every epoch. `pi`: the candidate's shares, (R, E)."""
+def gathered(parts: Sequence[EpochSums], moments: ClusterMoments | None = None) -> Gathered:
+    """The sums of rows in every epoch."""
     totals = np.stack([one.totals for one in parts], axis=3)
     (n_c, y_c, square_c), (n_s, y_s, square_s) = (
         (totals[:, arm, 0], totals[:, arm, 1], totals[:, arm, -1]) for arm in (0, 1)
     )
     return Gathered(
         n_c, y_c, square_c, n_s, y_s, square_s, np.stack([one.present for one in parts], axis=1),
-        np.logical_or.reduce([one.odd for one in parts]),
-        cluster_moments(pi, [one.deviations or deviations(one.sums) for one in parts], products)
-        if clustered
-        else None,
+        np.logical_or.reduce([one.odd for one in parts]), moments,
     )  # fmt: skip
+
+
+def moments_of(parts: Sequence[EpochSums], pi: Floats, products: Products = products) -> ClusterMoments:
+    """Of rows whose clusters matter. `pi`: the candidate's shares, (R, E)."""
+    return cluster_moments(pi, [one.deviations or deviations(one.sums) for one in parts], products)
 
 
 def summed(parts: Sequence[EpochSums]) -> EpochSums:
@@ -119,18 +119,10 @@ def summed(parts: Sequence[EpochSums]) -> EpochSums:
     return EpochSums(np.zeros((len(odd), 2, 0, 0)), totals, present, odd)
 
 
-def stacked(parts: Sequence[Gathered]) -> Gathered:
-    """Rows of several programs under one another, each over equally many epochs."""
-    moments = [one.moments for one in parts if one.moments is not None]
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in parts])
-        for name in Gathered.__slots__
-        if name != "moments"
-    }
-    if not moments:
-        return Gathered(**columns, moments=None)
-    joined = (np.concatenate([getattr(one, name) for one in moments]) for name in ClusterMoments.__slots__)
-    return Gathered(**columns, moments=ClusterMoments(*joined))
+def stacked(parts: Sequence[ClusterMoments]) -> ClusterMoments:
+    """Of rows of several programs under one another, each over equally many epochs."""
+    names = ClusterMoments.__slots__
+    return ClusterMoments(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
 def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:

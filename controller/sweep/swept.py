@@ -16,7 +16,7 @@ from ..analysis.cells import Limit
 from ..analysis.reading import Reading
 from ..analysis.sums import overdue
 from ..validity.lacking import lacks, lacks_more
-from .gather import EpochSums, epoch_sums, gathered, is_stored, randomised, summed
+from .gather import EpochSums, epoch_sums, gathered, is_stored, moments_of, randomised, summed
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask
 
@@ -180,7 +180,8 @@ def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evid
     pi, open_c, open_s = np.broadcast_to(traffic_of(found)[:, None], (3, *centres.shape))
     traffic = Traffic(pi, open_c, open_s, centres)
     with np.errstate(all="ignore"):
-        got = ask(tests, gathered(parts, pi, clustered=clusters > 1), traffic)
+        moments = moments_of(parts, pi) if clusters > 1 else None
+        got = ask(tests, gathered(parts, moments), traffic)
     return Asked(got.harm, got.safe, got.odd | is_late(tests, found))
 
 
