@@ -97,8 +97,9 @@ def glance(looks: Sequence[Looked]) -> list[Standing | None]:
 
 def _standings(found: Sequence[Found]) -> list[Standing]:
     with np.errstate(all="ignore"):
-        frames = [(kind, _FRAMES.of(kind, found)) for kind in _KINDS]
-        batches = [Batch(frame, kind, found) for kind, frame in frames if frame is not None]
+        batches = [
+            Batch(frame, kind, found) for kind in _KINDS if (frame := _FRAMES.of(kind, found)) is not None
+        ]
         harm, low, high = (
             np.concatenate(ends) for ends in zip(*(one.bounds() for one in batches), strict=True)
         )
