@@ -158,7 +158,7 @@ def _verdicts(
         silent = program.silence.of(standing.known & standing.whole, standing.passed, standing.last)
     verdicts: list[Verdict] = []
     for gate, verdict in zip(program.gates, silent, strict=True):
-        mute = verdict is not None and not (blocked and _blocked(program.cells[gate.cells[0]], blocked))
+        mute = verdict is not None and not (blocked and _blocked(program.cells[int(gate.cells[0])], blocked))
         if mute and policy.gates[gate.index].labels is not None:
             mute = all(too_few_to_tell(program.cells[int(cell)], view) is None for cell in gate.cells)
         if mute and verdict is not None:

@@ -181,10 +181,10 @@ class StoredSeries(MutableMapping[SeriesKey, Series]):
         place = None if self._written is not None else self._keys.place.get(key)
         if place is None:
             return None
-        block = self._columns.blocks[self._columns.layout.block[place]]
+        block: NDArray[Any] = self._columns.blocks[int(self._columns.layout.block[place])]
         if block.dtype == _AMOUNTS:
             return None
-        n, y = block[self._columns.layout.row[place]].sum(axis=1, dtype=np.int64)
+        n, y = block[int(self._columns.layout.row[place])].sum(axis=1, dtype=np.int64)
         return float(n), float(y)
 
     def __getitem__(self, key: SeriesKey) -> Series:
