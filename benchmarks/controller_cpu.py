@@ -22,8 +22,8 @@ from pathlib import Path
 import structlog
 
 from accede.controller.evidence.decoding import decode_evidence
-from accede.controller.loop.looking import statistics as product
 from accede.controller.loop.loop import Loop
+from accede.controller.rollout.looking import statistics as product
 from accede.store.open import open_store
 from accede.store.rollouts import Phase
 

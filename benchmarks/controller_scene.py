@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from accede.controller.files import ServiceFiles
-from accede.controller.loop.looking import policy_of
+from accede.controller.rollout.looking import policy_of
 from accede.controller.rollout.routing import idle_route, rollout_route
 from accede.policies.canonical import canonical, policy_hash
 from accede.store.evidence import WIRE, ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey

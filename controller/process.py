@@ -28,10 +28,10 @@ from .api.access import Access, LoopbackOnly, Tokens
 from .api.app import Desk, application
 from .files import ServiceFiles
 from .lines import Lines
-from .loop.looking import Engine, statistics
 from .loop.loop import Loop
 from .loop.tidying import KEEP_DECISIONS
 from .rollout.acting import Acts
+from .rollout.looking import Engine, statistics
 
 LOCK_NAME: Final = "controller.lock"
 _BACKLOG: Final = 128

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ...controller.analysis.analyse import analyse
+from ...controller.analyse import analyse
 from ...controller.analysis.freeze import epoch_constants, freeze
 from ...controller.analysis.length import batch_of
 from ...controller.analysis.reading import Levels

@@ -8,10 +8,9 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from ...controller.analysis.analyse import analyse
+from ...controller.analyse import analyse
 from ...controller.analysis.freeze import epoch_constants, freeze
-from ...controller.loop import looking
-from ...controller.rollout import performing
+from ...controller.rollout import looking, performing
 from ...controller.rollout.actions import Note
 from ...controller.rollout.machine import decide
 from ...controller.rollout.operations import start

@@ -16,10 +16,10 @@ from ...store.rollouts import (
     RolloutRecord,
 )
 from ...store.routes import WHOLE, ServiceRoute
-from ..loop.looking import policy_of
 from ..rollout.approvals import asked, missing
 from ..rollout.conditions import missing_to_advance
 from ..rollout.explain import why
+from ..rollout.looking import policy_of
 from ..rollout.measuring import baseline_requests
 from .shown import (
     AddressView,

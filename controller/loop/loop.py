@@ -21,11 +21,11 @@ from ...store.protocol import Store
 from ...store.rollouts import ReplicaReport
 from ...store.routes import ServiceRoute
 from ..files import ServiceFiles
+from ..rollout.looking import Engine
 from ..rollout.performing import CONTROLLER
 from .faults import Faults, describe
 from .gone import gone_back
 from .leading import Leading
-from .looking import Engine
 from .reconciling import TICK, Found, Reconciler
 from .rounds import Rounds
 from .tidying import KEEP_DECISIONS, Tidying

@@ -20,13 +20,13 @@ from ..evidence.merging import Merges
 from ..files import ServiceFiles
 from ..labels.folding import fold_mature, mature_after, meaning_of, reads_labels
 from ..rollout.actions import Action, Note
+from ..rollout.looking import Engine, look, policy_of, signals_of
 from ..rollout.machine import decide
 from ..rollout.performing import CONTROLLER, Seen, change
 from ..rollout.routing import idle_route, rollout_route, same_route
 from ..rollout.signals import Look, Signals
 from .faults import Faults, describe
 from .gone import gone_sources
-from .looking import Engine, look, policy_of, signals_of
 from .records import Records
 from .telling import Telling
 

@@ -13,10 +13,10 @@ from ...store.protocol import Commit, Store
 from ...store.rollouts import RolloutRecord
 from ...store.routes import ServiceRoute
 from ..files import ServiceFiles
-from ..loop.looking import Engine, look, policy_of, read
 from . import operations
 from .approvals import Person
 from .approving import approve
+from .looking import Engine, look, policy_of, read
 from .performing import Seen
 from .routing import idle_route
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import NotFound
 from ...store.rollouts import Analysis, Decision, ReplicaReport, RolloutRecord, decode_record
 from ..evidence.decoding import decode_evidence
-from ..loop.looking import Analyse, policy_of
+from .looking import Analyse, policy_of
 
 
 def replay(decision: Decision, analyse: Analyse | None = None) -> Analysis:
@@ -20,7 +20,7 @@ def replay(decision: Decision, analyse: Analyse | None = None) -> Analysis:
             "was taken without a look"
         )
     if analyse is None:
-        from ..analysis.analyse import analyse as own
+        from ..analyse import analyse as own
 
         analyse = own
     record = decode_record(decision.before, RolloutRecord)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from accede.controller.loop.looking import Engine
 from accede.controller.process import ControllerConfig, run_controller
+from accede.controller.rollout.looking import Engine
 from accede.policies.metrics import deciding_places
 from accede.policies.policy import RolloutPolicy
 from accede.policies.service import ModelService

@@ -18,9 +18,9 @@ import uvicorn
 from accede.controller.api.access import Access, LoopbackOnly
 from accede.controller.api.app import Desk, application
 from accede.controller.files import ServiceFiles
-from accede.controller.loop.looking import Engine
 from accede.controller.loop.loop import Loop
 from accede.controller.rollout.acting import Acts
+from accede.controller.rollout.looking import Engine
 from accede.store.evidence import WIRE, ArmCounts, Evidence
 from accede.store.rollouts import Analysis, FrozenConstants
 from accede.store.sqlite import SqliteStore

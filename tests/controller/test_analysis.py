@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.policies.policy import RolloutPolicy
 from accede.store.evidence import ArmCounts, ArmKey, Evidence, MirrorCounts, Series, SeriesKey, merge
 from accede.store.histogram import GAMMA

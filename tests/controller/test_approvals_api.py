@@ -16,10 +16,10 @@ from accede.cli import tables
 from accede.controller.api.access import Tokens, digest
 from accede.controller.api.shown import Explained, RolloutView
 from accede.controller.files import ServiceFiles
-from accede.controller.loop.looking import Engine
 from accede.controller.rollout import replay
 from accede.controller.rollout.acting import Acts
 from accede.controller.rollout.approvals import Person
+from accede.controller.rollout.looking import Engine
 from accede.errors import StaleWrite, StoreError
 from accede.store.protocol import Commit, Store
 from accede.store.rollouts import FrozenConstants, Outcome

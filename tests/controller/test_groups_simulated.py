@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.rollout.actions import Advance
 from accede.controller.rollout.machine import apply, decide
 from accede.controller.rollout.signals import Look

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from accede.controller.files import ServiceFiles
-from accede.controller.loop.looking import Engine
 from accede.controller.loop.loop import Loop
 from accede.controller.rollout.acting import Acts
+from accede.controller.rollout.looking import Engine
 from accede.controller.rollout.replay import replay, same
 from accede.errors import Conflict, NotFound, StoreError
 from accede.policies.policy import RolloutPolicy

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.analysis.freeze import epoch_constants, freeze
 from accede.controller.rollout.actions import Advance
 from accede.controller.rollout.machine import apply, decide

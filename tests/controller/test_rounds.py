@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.evidence.decoding import decode_evidence
 from accede.controller.evidence.merging import merged
 from accede.controller.files import ServiceFiles
-from accede.controller.loop.looking import policy_of, statistics
 from accede.controller.loop.loop import Loop
 from accede.controller.loop.records import Records
 from accede.controller.loop.rounds import AT_ONCE
+from accede.controller.rollout.looking import policy_of, statistics
 from accede.controller.rollout.routing import idle_route, rollout_route
 from accede.errors import StoreError
 from accede.policies.canonical import canonical, policy_hash

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from accede.cli.informing import advice_lines
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.analysis.reading import Levels
 from accede.controller.analysis.shadow_latency import advise, advised
 from accede.controller.rollout.conditions import failing, unready_to_promote

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.analysis.freeze import freeze
 from accede.controller.rollout.measuring import measurement_plan
 from accede.policies.load import parse_policy, parse_service

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.store.rollouts import Outcome
 from tests.controller.test_analysis import NOW, Scene, policy
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.labels.feedback import FeedbackRequest, take
 from accede.controller.labels.folding import fold_mature, meaning_of
 from accede.controller.rollout.routing import rollout_route

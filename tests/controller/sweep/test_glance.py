@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.analysis import analyse as analysis
-from accede.controller.analysis.analyse import analyse, prepare
+from accede.controller import analyse as analysis
+from accede.controller.analyse import analyse, prepare
 from accede.controller.analysis.reading import Levels
 from accede.controller.evidence.decoding import decode_evidence
 from accede.controller.evidence.merging import merged

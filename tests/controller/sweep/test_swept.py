@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accede.controller.analysis.analyse import analyse
+from accede.controller.analyse import analyse
 from accede.controller.analysis.cells import cells_of
 from accede.controller.analysis.reading import Levels, Reader, Reading
 from accede.controller.analysis.sums import View

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Drift, DriftBetween, EpochRecord, FrozenConstants, RolloutRecord
+from ..analysis.sums import Sums, sums_of
 from ..stats.distribution import ClassEpoch, equality_log_e
 from ..stats.drift import drift
 from ..stats.result import NotComputable
-from ..validity.arrivals import class_epochs, inputs_of, randomised
-from .sums import Sums, sums_of
+from .arrivals import class_epochs, inputs_of, randomised
 
 Floats = NDArray[np.float64]
 

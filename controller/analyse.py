@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ...policies.metrics import on_labels, on_pairs
-from ...policies.policy import RolloutPolicy
-from ...store.evidence import Evidence
-from ...store.rollouts import (
+from ..policies.metrics import on_labels, on_pairs
+from ..policies.policy import RolloutPolicy
+from ..store.evidence import Evidence
+from ..store.rollouts import (
     Analysis,
     Finding,
     FrozenConstants,
@@ -19,23 +19,23 @@ from ...store.rollouts import (
     Validity,
     Verdict,
 )
-from ..labels.coverage import CHECK, progress
-from ..labels.reported import reported
-from ..labels.small import too_few_to_tell
-from ..sweep.glance import Glances, Looked
-from ..sweep.program import Programs
-from ..sweep.swept import sweep
-from ..validity.bodies import needs_bodies
-from ..validity.checks import PREDICTIONS, checks
-from ..validity.lacking import lacking
-from .blame import blame
-from .cells import Cell
-from .drifting import drifts
-from .groups import groups_of
-from .reading import Levels, Reader, Reading
-from .shadow_latency import advise, advised
-from .sums import View
-from .wording import finding_of, gate_text, verdict_reason
+from .analysis.blame import blame
+from .analysis.cells import Cell
+from .analysis.groups import groups_of
+from .analysis.reading import Levels, Reader, Reading
+from .analysis.shadow_latency import advise, advised
+from .analysis.sums import View
+from .analysis.wording import finding_of, gate_text, verdict_reason
+from .labels.coverage import CHECK, progress
+from .labels.reported import reported
+from .labels.small import too_few_to_tell
+from .sweep.glance import Glances, Looked
+from .sweep.program import Programs
+from .sweep.swept import sweep
+from .validity.bodies import needs_bodies
+from .validity.checks import PREDICTIONS, checks
+from .validity.drifting import drifts
+from .validity.lacking import lacking
 
 _WORST_FIRST: Final = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
 _PROGRAMS: Final = Programs()  # only remembers what a policy and its constants fix

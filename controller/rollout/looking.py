@@ -15,12 +15,12 @@ from ...store.protocol import Store
 from ...store.rollouts import Analysis, FrozenConstants, Phase, ReplicaReport, RolloutRecord
 from ...store.routes import ServiceRoute
 from ..evidence.merging import Merges, merged
-from ..rollout.approvals import asked
-from ..rollout.binding import subject_of
-from ..rollout.machine import may_freeze
-from ..rollout.measuring import baseline_requests
-from ..rollout.performing import FreezeEpoch, Seen
-from ..rollout.signals import Look, Signals, read_signals
+from .approvals import asked
+from .binding import subject_of
+from .machine import may_freeze
+from .measuring import baseline_requests
+from .performing import FreezeEpoch, Seen
+from .signals import Look, Signals, read_signals
 
 
 class Reason(Protocol):
@@ -33,7 +33,7 @@ class Reason(Protocol):
 
 
 class Analyse(Protocol):
-    """controller.analysis.analyse.analyse: pure, no clock."""
+    """controller.analyse.analyse: pure, no clock."""
 
     def __call__(
         self,
@@ -69,7 +69,7 @@ class Engine:
 
 def statistics() -> Engine:
     """The product's own engine. Imports scipy, so it is asked for when a controller starts."""
-    from ..analysis.analyse import analyse, prepare
+    from ..analyse import analyse, prepare
     from ..analysis.freeze import epoch_constants, freeze
 
     return Engine(analyse, freeze, epoch_constants, partial(analyse, intervals=False, told=False), prepare)
