@@ -38,6 +38,7 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_biased_candidate_is_rolled_back_for_the_slice_it_harms(tmp_path: Path) -> None:
     process = start("--scenario", "biased", "-o", "json", folder=tmp_path)
     try:

@@ -43,6 +43,7 @@ def play(stage: Stage, monkeypatch: pytest.MonkeyPatch, **candidate: float) -> t
     return stage.watch(60)
 
 
+@pytest.mark.slow
 def test_pairs_of_the_canary_promote_a_candidate_that_agrees(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ on_error: {action: rollback, after: 3s}
 
 
 class TestWithoutEvidence:
+    @pytest.mark.slow
     def test_without_traffic_it_stays_and_pauses_inconclusive_at_the_deadline(self, stage: Stage) -> None:
         stage.model("1")
         stage.model("2")
