@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,6 +34,10 @@ class Access(Protocol):
         """Who asks, None where everybody on this machine may. Raises UsageError, Unauthorized."""
         ...
 
+    def everybody(self) -> Iterable[ApiToken] | None:
+        """Who may ask at all; None where everybody on this machine may."""
+        ...
+
 
 class LoopbackOnly:
     """Everybody on this machine, and no page that a browser of this machine shows."""
@@ -43,6 +47,9 @@ class LoopbackOnly:
         name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
         if name not in _LOOPBACK:
             raise UsageError("this API answers requests to a loopback address only; use http://127.0.0.1")
+
+    def everybody(self) -> None:
+        """Part of Access."""
 
 
 class Tokens:
@@ -74,6 +81,11 @@ class Tokens:
         if found is None:
             raise Unauthorized("the token is not one of this controller's; ask whoever keeps its token file")
         return found
+
+    def everybody(self) -> Iterable[ApiToken]:
+        """Part of Access."""
+        self._look()
+        return tuple(self._by_digest.values())
 
     def _look(self) -> None:
         now = self._clock()

@@ -146,8 +146,16 @@ class _Endpoints:
             policy_text=body.policy_text,
             policy_file=body.policy_file,
             reason=body.reason,
+            people=self._people(_actor(request, body)),
         )
         return _answer(await run_in_threadpool(self._view, record), 201)
+
+    def _people(self, actor: str) -> list[Person]:
+        """All who may approve; without tokens, whoever says so."""
+        known = self._desk.access.everybody()
+        if known is None:
+            return [Person(actor, known=False)]
+        return [Person(one.name, one.groups) for one in known if may(one, "approver")]
 
     async def rollout(self, request: Request) -> Response:
         record = await run_in_threadpool(self._record, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -14,7 +14,7 @@ from ...store.rollouts import RolloutRecord
 from ...store.routes import ServiceRoute
 from ..files import ServiceFiles
 from . import operations
-from .approvals import Person
+from .approvals import Person, require_people
 from .approving import approve
 from .looking import Engine, look, policy_of, read
 from .performing import Seen
@@ -55,10 +55,16 @@ class Acts:
         policy_text: str | None = None,
         policy_file: str = "policy",
         reason: str = "",
+        people: Sequence[Person] | None = None,
     ) -> RolloutRecord:
-        """Begin a rollout by a policy's text, its name, or the one the service names."""
+        """Begin a rollout by a policy's text, its name, or the one the service names.
+
+        `people`: all who may approve, where that is known; a policy that asks for others is refused.
+        """
         declared = self._files.service(service)
         chosen = self._files.policy(declared, policy, policy_text, policy_file)
+        if people is not None:
+            require_people(chosen, actor, people)
 
         def write() -> RolloutRecord:
             now = self._clock()

@@ -5,8 +5,10 @@ What an approval binds to, and what makes it void, is in `binding`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...errors import Conflict
 from ...policies.approve import Approve
 from ...policies.policy import RolloutPolicy
 from ...store.approvals import Approval
@@ -50,7 +52,27 @@ def lacking(record: RolloutRecord, policy: RolloutPolicy, now: float) -> tuple[s
     return (f"{more} more approval{'s' if more > 1 else ''}{whose}{but}",)
 
 
-def why_not(step: Approve, record: RolloutRecord, person: Person) -> str:
+def require_people(policy: RolloutPolicy, starter: str, people: Sequence[Person]) -> None:
+    """Refuse a rollout that nobody could ever approve, before it waits for them. `people`: all approvers.
+
+    Raises Conflict naming the step and what it needs.
+    """
+    for number, step in enumerate(policy.steps, 1):
+        if step.approve is None:
+            continue
+        fit = [one for one in people if not why_not(step.approve, starter, one)]
+        if len(fit) < step.approve.count:
+            there = f"the controller's tokens have {len(fit)} of them"
+            if not all(one.known for one in people):
+                there = "without tokens nobody can be told from anybody else"
+            who = step.approve.who
+            raise Conflict(
+                f"step {number} of policy {policy.name!r} asks for approval by {who}, and {there}; "
+                "make tokens of role approver (`accede token`), or change the step"
+            )
+
+
+def why_not(step: Approve, starter: str, person: Person) -> str:
     """Why somebody's approval does not count in a step, naming what is needed; '' where it does."""
     if not person.known and (step.group is not None or step.count > 1 or step.not_starter):
         return (
@@ -60,6 +82,6 @@ def why_not(step: Approve, record: RolloutRecord, person: Person) -> str:
     if step.group is not None and step.group not in person.groups:
         has = ", ".join(person.groups) or "none"
         return f"needs somebody of the group {step.group}; {person.name} has the groups: {has}"
-    if step.not_starter and person.name == record.started_by:
+    if step.not_starter and person.name == starter:
         return f"needs somebody else than {person.name}, who started the rollout"
     return ""

@@ -34,7 +34,7 @@ def approve(
     record = seen.record
     step = _waiting(seen, number)
     name = f"rollout {record.id}: step {(record.step or 0) + 1}"
-    why = why_not(step, record, person)
+    why = why_not(step, record.started_by, person)
     if why:
         raise Forbidden(f"{name} {why}")
     subject = subject_of(seen.service, record)

@@ -49,10 +49,14 @@ class Controller:
     def start(self, who: str = "", policy: str = "careful") -> dict[str, Any]:
         answer = self.post("fraud/rollouts", who, candidate="43", policy=policy)
         assert answer.status_code == 201, answer.text
-        arms = {"stable": ArmCounts(accounted=500)}
-        self.store.publish_evidence(Evidence(WIRE, "fraud", "fraud-1", 0, "r1:a", 0.0, 0.0, arms=arms))
+        self.baseline("fraud-1")
         found: dict[str, Any] = answer.json()
         return found
+
+    def baseline(self, rollout: str) -> None:
+        """Enough of stable to begin with."""
+        arms = {"stable": ArmCounts(accounted=500)}
+        self.store.publish_evidence(Evidence(WIRE, "fraud", rollout, 0, "r1:a", 0.0, 0.0, arms=arms))
 
     def rollout(self, who: str = "") -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self.tokens[who]}"} if who else {}

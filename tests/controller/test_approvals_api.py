@@ -143,6 +143,27 @@ def test_whoever_does_not_count_is_told_what_is_needed(controller: Controller, w
     assert not controller.rollout("viv")["approvals"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "who", "there"),
+    [
+        ("{group: model-risk, count: 3}", "anna", 2),  # anna starts it
+        ("{group: model-risk, count: 4, not_starter: false}", "anna", 3),
+        ("{group: board}", "olga", 0),
+        ("{count: 5}", "olga", 4),
+    ],
+)
+def test_what_nobody_could_approve_is_not_begun(
+    controller: Controller, asked: str, who: str, there: int
+) -> None:
+    controller.post("fraud/rollout/abort", "anna")
+    text = APPROVED.replace("{group: model-risk, count: 2, valid_for: 10m}", asked)
+    answer = controller.post("fraud/rollouts", who, candidate="43", policy_text=text)
+    message = refused(answer, 409, "Conflict")
+    assert "step 2 of policy 'approved' asks for approval by " in message
+    assert f"the controller's tokens have {there} of them" in message
+    assert "accede token" in message
+
+
 def test_twice_is_once(controller: Controller) -> None:
     for _ in range(3):
         assert controller.post(APPROVE, "ben", step=2).status_code == 200
@@ -193,14 +214,18 @@ def test_nobody_in_particular_can_be_approved_for_without_tokens(
         "one.yaml": one.replace("name: approved", "name: one"),
     }
     with serving(tmp_path, files, constants, story.analysis()) as controller:
-        controller.start(policy="approved")
+        answer = controller.post("fraud/rollouts", candidate="43", policy="approved")
+        message = refused(answer, 409, "Conflict")
+        assert "without tokens nobody can be told from anybody else" in message
+        # Begun while there were tokens.
+        standby(controller, tmp_path).start("fraud", "43", "anna", policy="approved")
+        controller.baseline("fraud-1")
         waiting_without(controller)
         message = refused(controller.post(APPROVE, actor="ben"), 403, "Forbidden")
         assert "without tokens nobody can be told from anybody else" in message
         controller.post("fraud/rollout/abort")
         controller.post("fraud/rollouts", candidate="43", policy="one")
-        evidence = controller.store.evidence("fraud", "fraud-1")[0]
-        controller.store.publish_evidence(msgspec.structs.replace(evidence, rollout="fraud-2"))
+        controller.baseline("fraud-2")
         waiting_without(controller)
         assert controller.post(APPROVE, actor="ben").status_code == 200
         controller.rounds(4)
