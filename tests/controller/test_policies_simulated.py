@@ -599,7 +599,7 @@ def test_equal_candidates_are_promoted() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_equal_candidates_on_slow_traffic_with_long_stalls_are_not_rolled_back() -> None:
-    runs = 1000
+    runs = 400
     world = World(rate=150.0, errors=0.005, stall=(2.0, 300.0))
     phases = told("equal, 2 s stalls", campaign(GUARDED, world, runs, 12, 30.0))
     assert phases[Phase.ROLLED_BACK] / runs <= at_most(0.05, runs)
@@ -609,7 +609,7 @@ def test_equal_candidates_on_slow_traffic_with_long_stalls_are_not_rolled_back()
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(AT_THE_MARGIN))
 def test_candidates_exactly_at_a_margin_are_not_promoted(name: str) -> None:
-    judge_margin(name, runs=500, every=30.0, seed=13)
+    judge_margin(name, runs=300, every=30.0, seed=13)
 
 
 @pytest.mark.slow
@@ -622,7 +622,7 @@ def test_harmful_candidates_are_rolled_back(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_demo_policy() -> None:
-    runs = 1000
+    runs = 300
     good = campaign(DEMO, World(**DEMO_WORLD), runs, 15, 1.0)
     assert told("demo, good", good)[Phase.PROMOTED] / runs >= 0.98
     biased = campaign(DEMO, World(**DEMO_WORLD, female=-0.15), runs, 16, 1.0)
@@ -666,13 +666,13 @@ def test_quick_equal_candidates_of_sticky_users_are_promoted() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hanging_candidate_is_not_promoted() -> None:
-    judge_hanging(1.0, runs=1000, every=90.0, seed=17)
+    judge_hanging(1.0, runs=400, every=90.0, seed=17)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_equal_candidates_of_sticky_users_are_not_rolled_back() -> None:
-    judge_users("equal", 0.0, runs=1000, every=120.0, seed=18)
+    judge_users("equal", 0.0, runs=500, every=120.0, seed=18)
 
 
 @pytest.mark.slow
