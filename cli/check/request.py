@@ -103,6 +103,11 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
             f"{flag}: service {service.name!r} declares no outcome; "
             "write outcome: {type: binary} into its file"
         )
+    taken_by = {"--id": request.id_column, "--unit": request.unit_column, "--label": request.label_column}
+    for _, column in _group_columns(request.group_columns, service):
+        its = [one for one, name in taken_by.items() if name == column]
+        if its:
+            raise UsageError(f"--group: the column {column!r} is that of {its[0]}; name another")
     columns = Columns(
         request.id_column, request.unit_column, request.label_column,
         _group_columns(request.group_columns, service),
@@ -141,6 +146,8 @@ def _group_columns(given: Sequence[str], service: ModelService) -> tuple[tuple[s
                 f"it has: {', '.join(service.slices) or 'none'}"
             )
         found[name] = column or name
+    if len({*found.values()}) < len(given):
+        raise UsageError("--group: a slice or a column comes twice; each slice has a column of its own")
     return tuple(found.items())
 
 

@@ -24,7 +24,7 @@ from .signals import Look, Signals, read_signals
 
 
 class Reason(Protocol):
-    """What says why it is not ready (controller.freeze.NotReady)."""
+    """What says why it is not ready (controller.analysis.freeze.NotReady)."""
 
     @property
     def reason(self) -> str:

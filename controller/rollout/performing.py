@@ -40,7 +40,7 @@ EpochConstants = tuple[dict[str, float], dict[str, tuple[int, int, int]]]
 
 
 class FreezeEpoch(Protocol):
-    """Centres and latency thresholds of the epoch that opens, from the epoch before (controller.freeze)."""
+    """Centres and latency thresholds of the epoch that opens, from the one before (analysis.freeze)."""
 
     def __call__(
         self, policy: RolloutPolicy, constants: FrozenConstants, previous: Evidence | None, /

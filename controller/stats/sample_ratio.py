@@ -53,7 +53,7 @@ def log_e(epochs: Sequence[RatioEpoch], concentration: float = CONCENTRATION) ->
     """
     total = observed = 0.0
     for position, epoch in enumerate(epochs):
-        terms = _terms(epoch, concentration)
+        terms = _terms(tuple(epoch.counts), tuple(epoch.shares), concentration)  # lists have no hash
         if isinstance(terms, str):
             return NotComputable(f"epoch {position} has {terms}")
         observed += sum(epoch.counts)
@@ -65,16 +65,18 @@ def log_e(epochs: Sequence[RatioEpoch], concentration: float = CONCENTRATION) ->
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _terms(epoch: RatioEpoch, concentration: float) -> tuple[float, ...] | str:
+def _terms(
+    counts: tuple[float, ...], shares: tuple[float, ...], concentration: float
+) -> tuple[float, ...] | str:
     """What one epoch adds, or what is wrong with it."""
-    if len(epoch.counts) != len(epoch.shares) or len(epoch.counts) < 2:
-        return f"{len(epoch.counts)} counts and {len(epoch.shares)} shares"
-    if not all(math.isfinite(n) and n >= 0.0 for n in epoch.counts):
+    if len(counts) != len(shares) or len(counts) < 2:
+        return f"{len(counts)} counts and {len(shares)} shares"
+    if not all(math.isfinite(n) and n >= 0.0 for n in counts):
         return "a count that is negative or not finite"
-    if not all(0.0 <= p <= 1.0 for p in epoch.shares) or abs(sum(epoch.shares) - 1.0) > 1e-9:
-        return f"shares {epoch.shares}, they must sum to 1"
-    terms = [math.lgamma(concentration) - math.lgamma(concentration + sum(epoch.counts))]
-    for count, share in zip(epoch.counts, epoch.shares, strict=True):
+    if not all(0.0 <= p <= 1.0 for p in shares) or abs(sum(shares) - 1.0) > 1e-9:
+        return f"shares {shares}, they must sum to 1"
+    terms = [math.lgamma(concentration) - math.lgamma(concentration + sum(counts))]
+    for count, share in zip(counts, shares, strict=True):
         if share == 0.0:
             if count > 0.0:
                 return (math.inf,)

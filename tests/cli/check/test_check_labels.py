@@ -181,3 +181,18 @@ def test_a_gate_by_groups_that_only_labels_tell_is_decided(
     (gate,) = [one for one in json.loads(found.stdout)["gates"] if "outcome.accuracy" in one["gate"]]
     assert (gate["decided"], gate["outcome"]) == (True, outcome)
     assert "foreign" in json.dumps(gate)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--group", "group=paid"), "the column 'paid' is that of --label"),
+        (("--group", "group=a", "--group", "group=b"), "comes twice"),
+        (("--group", "land"), "has no slice 'land'"),
+    ],
+)
+def test_a_column_is_one_thing_only(bench: Bench, flags: tuple[str, ...], told: str) -> None:
+    labelled(bench)
+    found = bench.check("--label", "paid", *flags)
+    assert found.returncode == 2
+    assert told in found.stderr

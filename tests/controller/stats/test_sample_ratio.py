@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def value(result: float | NotComputable) -> float:
 @pytest.mark.parametrize(("counts", "p"), [((1000, 900), 0.716607), ((50500, 49500), 0.035204)])
 def test_reference_values(counts: tuple[float, float], p: float) -> None:
     assert p_value(value(log_e([RatioEpoch(counts, (0.5, 0.5))]))) == pytest.approx(p, rel=2e-5)
+
+
+def test_a_notebooks_lists_are_as_good_as_tuples() -> None:
+    counts: Any = [5000.0, 4800.0]
+    shares: Any = [0.5, 0.5]
+    assert log_e([RatioEpoch(counts, shares)]) == log_e([RatioEpoch(tuple(counts), tuple(shares))])
 
 
 def test_epochs_multiply_and_order_of_arms_does_not_matter() -> None:
