@@ -26,7 +26,7 @@ _WHOLE: Final = tuple(np.dtype(kind) for kind in ("u1", "u2", "u4"))
 _AMOUNTS: Final = np.dtype("f8")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Keys:
     """The keys of S series in order, shared by all records that have the same.
 

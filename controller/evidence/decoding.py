@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 from typing import Annotated, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ _SERIES: Final = b"\xa6series"
 _NONE: Final = b"\x90"  # an empty list
 _SHORT: Final = 0xFF  # bytes whose length takes one byte, besides the one that says that bytes follow
 _SMALL: Final = 0x7F  # a number that takes one byte
+_KNOWN: Final[WeakValueDictionary[bytes, Keys]] = WeakValueDictionary()  # many services have the same
 
 
 def decode_evidence(data: bytes, like: Evidence | None = None) -> Evidence:
@@ -110,12 +112,9 @@ def _form_of(data: bytes, keys: Keys, series: Sequence[_Stored], packed: Packed)
     before[0::3] += 2 + keys.lengths + (packed.clusters > _SMALL)
     ends = np.cumsum(before + packed.lengths)
     starts = ends - packed.lengths + len(tail) - int(ends[-1])
-    fixed = np.frombuffer(tail, np.uint8).copy()
-    if (fixed[starts] != packed.form).any():
+    if (np.frombuffer(tail, np.uint8)[starts] != packed.form).any():
         return None
-    taking = Taking.of(packed, starts)
-    taking.columns(fixed, clear=True)
-    return Form(keys, fixed.tobytes(), taking)
+    return Form.of(keys, tail, Taking.of(packed, starts))
 
 
 def _check_head(head: Evidence) -> None:
@@ -129,10 +128,14 @@ def _keys_of(head: Evidence, series: Sequence[_Stored], known: Keys | None) -> K
     raw = b"".join(parts)  # each says where it ends, so none can be another's
     if known is not None and known.raw == raw:
         return known
+    known = _KNOWN.get(raw)
+    if known is not None:
+        return known
     try:
         keys = tuple(_keys.decode(one.key) for one in series)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise WireError(f"evidence of {head.source!r}: the name of a series: {problem}") from problem
     if len(set(keys)) != len(keys):
         raise WireError(f"evidence of {head.source!r}: a series appears twice")
-    return Keys(raw, keys, np.fromiter(map(len, parts), dtype=np.intp, count=len(parts)))
+    _KNOWN[raw] = new = Keys(raw, keys, np.fromiter(map(len, parts), dtype=np.intp, count=len(parts)))
+    return new

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,30 +98,53 @@ class Taking:
                 moves.append(_Move(starts[mine[to]], _DTYPES[int(one)], wide, number, to))
         return cls(layout, tuple(moves))
 
-    def columns(self, data: Bytes, *, clear: bool = False) -> Columns:
-        """The columns of the data. `clear`: zeros are left in their place."""
+    def columns(self, data: Bytes) -> Columns:
+        """The columns of the data."""
         layout = self.layout
         blocks = [np.empty(shape, dtype) for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)]
         for move in self.moves:
             blocks[move.block].reshape(-1, move.width)[move.to] = move.take(data)
-        if clear:
-            for move in self.moves:
-                _windows(data, move.width * move.dtype.itemsize)[move.starts] = 0
         return Columns(self.layout, tuple(blocks))
 
+    def numbers(self, size: int) -> NDArray[np.bool_]:
+        """Which of the data's bytes are those of numbers."""
+        found = np.zeros(size, dtype=np.uint8)
+        for move in self.moves:
+            _windows(found, move.width * move.dtype.itemsize)[move.starts] = 1
+        return found.view(np.bool_)
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Form:
-    """A body's series. `fixed`: its last bytes, from the name of the field on, with zeros for all numbers."""
+    """A body's series. `fixed`: its last bytes, from the name of the field on, with zeros for all numbers.
+
+    `mask`: zeros for the bytes of numbers, ones in all bits of the others.
+    """
 
     keys: Keys
     fixed: bytes
+    mask: Bytes
     taking: Taking
+
+    @classmethod
+    def of(cls, keys: Keys, tail: bytes, taking: Taking) -> Form:
+        """Of the last bytes of a body. Those of many services are of one form, which is kept once."""
+        data = np.frombuffer(tail, np.uint8)
+        mask = np.where(taking.numbers(data.size), 0, 255).astype(np.uint8)
+        fixed = (data & mask).tobytes()
+        known = _KNOWN.get(fixed)
+        if known is None or known.keys is not keys:
+            _KNOWN[fixed] = known = cls(keys, fixed, mask, taking)
+        return known
 
     def columns(self, body: bytes) -> Columns | None:
         """The columns of another body; None where it does not have this form."""
         if not body.startswith(self.fixed[:_SOME], len(body) - len(self.fixed)):
             return None
-        data = np.frombuffer(body, np.uint8, offset=len(body) - len(self.fixed)).copy()
-        found = self.taking.columns(data, clear=True)
-        return found if (data == np.frombuffer(self.fixed, np.uint8)).all() else None
+        data = np.frombuffer(body, np.uint8, offset=len(body) - len(self.fixed))
+        if (data & self.mask).tobytes() != self.fixed:
+            return None
+        return self.taking.columns(data)
+
+
+_KNOWN: Final[WeakValueDictionary[bytes, Form]] = WeakValueDictionary()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * np.log(2.0 * np.pi)
 _UNDERFLOW = 1e-290
 _SMALLEST_TAIL = 1e-280
-_DOUBLINGS = 200
 _ROUNDS = 60
 
 
@@ -48,20 +47,26 @@ def gamma_exponential_log(s: ArrayLike, v: ArrayLike, precision: ArrayLike) -> F
     inside = x > 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         lower = gammainc(shape, np.where(inside, x, 1.0))
-        t = s / shape
-        excess = np.where(
-            np.abs(t) > 1e-3,
-            t - np.log1p(np.where(inside, t, 0.0)),
-            t * t * (1 / 2 - t * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t / 6)))),
-        )
-        result = (
-            0.5 * np.log(r / shape) + _stirling_rest(shape) - _stirling_rest(r)
-            - np.log(gammainc(r, r)) + np.log(lower) + shape * excess
-        )  # fmt: skip
+        fixed = _fixed_part(shape, r, _stirling_rest(shape))
+        result = fixed + np.log(lower) + shape * _excess(s / shape, inside)
     result = np.array(np.where(inside, result, np.where(np.isnan(x), np.nan, -np.inf)))
     for place in map(tuple, np.argwhere(inside & (lower < _UNDERFLOW))):
         result[place] = mixture.gamma_exponential_log_at(float(s[place]), float(v[place]), float(r[place]))
     return result
+
+
+def _fixed_part(shape: Floats, r: Floats, rest: Floats) -> Floats:
+    """What of a gamma-exponential mixture does not depend on s."""
+    return np.asarray(0.5 * np.log(r / shape) + rest - _stirling_rest(r) - np.log(gammainc(r, r)))
+
+
+def _excess(t: Floats, inside: NDArray[np.bool_] | Literal[True] = True) -> Floats:
+    """t - ln(1 + t), accurate near 0."""
+    return np.where(
+        np.abs(t) > 1e-3,
+        t - np.log1p(np.where(inside, t, 0.0)),
+        t * t * (1 / 2 - t * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t / 6)))),
+    )
 
 
 def normal_log(s: ArrayLike, v: ArrayLike, precision: ArrayLike) -> Floats:
@@ -105,7 +110,21 @@ def asymptotic_log_e(
 def gamma_exponential_bound(v: ArrayLike, precision: ArrayLike, level: ArrayLike) -> Floats:
     """As ``mixture.gamma_exponential_bound`` with c = 1: the s at which the log E-value is ln(1/level)."""
     v, r, level = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (v, precision, level)))
-    return _crossing(lambda s: gamma_exponential_log(s, v, r), np.maximum(v, 1.0), -np.log(level))
+    shape = v + r
+    rest = _stirling_rest(shape)
+    fixed = _fixed_part(shape, r, rest)
+    density = 0.5 * np.log(shape) - _LOG_SQRT_2PI - rest
+
+    def at(s: Floats) -> tuple[Floats, Floats]:
+        x = s + shape
+        lower = gammainc(shape, x)
+        excess = shape * _excess(s / shape)
+        return fixed + np.log(lower) + excess, (s + np.exp(density - excess) / lower) / x
+
+    # Where the mixture's chance P(shape, x) is taken as 1, what is left is t - ln(1 + t) = q^2/2, whose root
+    # is t = q + q^2/3 + q^3/36 - …
+    q = np.sqrt(2.0 * np.maximum(-np.log(level) - fixed, 0.01) / shape)
+    return _crossing(at, shape * q * (1.0 + q * (1 / 3 + q / 36)), -np.log(level))
 
 
 def asymptotic_reach(variance: ArrayLike, precision: ArrayLike, level: ArrayLike, df: ArrayLike) -> Floats:
@@ -116,32 +135,31 @@ def asymptotic_reach(variance: ArrayLike, precision: ArrayLike, level: ArrayLike
     usable = (variance > 1e-150) & (variance < 1e150) & (df >= 1.0)
     spread = np.sqrt(np.where(usable, variance, 1.0))
     information = 1.0 / spread**2
-    s = _crossing(lambda x: normal_log(x, information, r), np.sqrt(information + r), -np.log(level))
-    z = -stdtrit(np.where(usable, df, 1.0), ndtr(-s * spread))
+
+    def at(x: Floats) -> tuple[Floats, Floats]:
+        below = _floats(log_ndtr(x))
+        return 0.5 * x * x + np.log(2.0) + below, x + np.exp(-0.5 * x * x - _LOG_SQRT_2PI - below)
+
+    needed = -np.log(level) + 0.5 * np.log1p(information / r)  # of normal_log, in x = s/sqrt(v + rho)
+    x = _crossing(at, np.sqrt(2.0 * np.maximum(needed - np.log(2.0), 0.01)), needed)
+    z = -stdtrit(np.where(usable, df, 1.0), ndtr(-x * np.sqrt(information + r) * spread))
     return np.asarray(np.where(usable, z * spread, np.nan))
 
 
-def _crossing(log_m: Callable[[Floats], Floats], start: Floats, threshold: Floats) -> Floats:
-    """Solve log_m(s) = threshold element by element; log_m increases in s and is not positive at 0."""
-    low, high = np.zeros_like(start), np.array(start)
-    for _ in range(_DOUBLINGS):
-        short = log_m(high) < threshold
-        if not short.any():
+def _crossing(at: Callable[[Floats], tuple[Floats, Floats]], start: Floats, threshold: Floats) -> Floats:
+    """Solve log_m(s) = threshold > 0 element by element. `at`: log_m and its slope.
+
+    A mixture of exponentials of s has a convex logarithm, and one of positive exponents increases. So from
+    any start Newton's next point is beyond the root, and those that follow come down to it. NaN: no root.
+    """
+    s = start
+    for _ in range(_ROUNDS):
+        value, slope = at(s)
+        step = (value - threshold) / slope
+        s = np.maximum(s - step, 0.0)
+        if not (np.abs(step) > 1e-12 * s).any():
             break
-        low, high = np.where(short, high, low), np.where(short, 2.0 * high, high)
-    below, above = log_m(low) - threshold, log_m(high) - threshold
-    middle, value = high, above
-    for _ in range(_ROUNDS):  # Illinois: a secant that keeps its bracket and does not get stuck at one end
-        middle = np.clip(high - above * (high - low) / np.where(above > below, above - below, 1.0), low, high)
-        value = log_m(middle) - threshold
-        under = value < 0.0
-        low, high, below, above = (
-            np.where(under, middle, low), np.where(under, high, middle),
-            np.where(under, value, below / 2.0), np.where(under, above / 2.0, value),
-        )  # fmt: skip
-        if (np.abs(value) < 1e-11).all():
-            break
-    return np.asarray(np.where(np.isfinite(value), middle, np.nan))
+    return np.asarray(np.where(np.isfinite(s), s, np.nan))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

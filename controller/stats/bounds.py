@@ -2,7 +2,8 @@
 
 A look at thousands of tests asks of each only on which side of its level it is. Each function gives arrays
 (low, high) with low <= the function of the same name in ``arrays`` <= high, rounding of the order of 1e-9
-aside. Where that is large they are a few tenths apart. Where it is NaN they are as well.
+aside. Where that is large they are a few tenths apart. Where it is NaN they are as well. Who needs no lower
+end asks for none (``below``) and gets minus infinity.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _THIRD = 1.0 / (3.0 * np.sqrt(2.0 * np.pi))
 _BEYOND = 1e-4  # the expansion's next terms are at most 4e-5
 
 
-def gamma_exponential_bounds(s: Floats, v: Floats, precision: Floats) -> tuple[Floats, Floats]:
+def gamma_exponential_bounds(
+    s: Floats, v: Floats, precision: Floats, *, below: bool = True
+) -> tuple[Floats, Floats]:
     """Of ``gamma_exponential_log``.
 
     With a = v + rho, x = s + a and t = s/a it is, where s >= 0, the value below, less ln P(rho, rho), plus
@@ -31,16 +34,20 @@ def gamma_exponential_bounds(s: Floats, v: Floats, precision: Floats) -> tuple[F
     excess = shape * (t - np.log1p(t))
     value = 0.5 * np.log(precision / shape) + excess
     ahead = s >= 0.0
-    near = np.log(np.maximum(0.5, -np.expm1(-excess)))
-    centre = -np.log(np.minimum(1.0, 0.5 + _BEYOND + _THIRD / np.sqrt(precision)))
-    low = np.where(ahead, value - 1.0 / (12.0 * precision) + centre + near, -np.inf)
     high = np.where(ahead, value + 1.0 / (12.0 * shape) + _LN2, 0.0)
     unknown = np.isnan(s) | np.isnan(shape)
-    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+    high[unknown] = np.nan
+    low = np.full_like(high, -np.inf)
+    if below:
+        near = np.log(np.maximum(0.5, -np.expm1(-excess)))
+        centre = -np.log(np.minimum(1.0, 0.5 + _BEYOND + _THIRD / np.sqrt(precision)))
+        low = np.where(ahead, value + (centre - 1.0 / (12.0 * precision)) + near, -np.inf)
+    low[unknown] = np.nan
+    return low, high
 
 
 def asymptotic_bounds(
-    estimate: Floats, variance: Floats, null: Floats, precision: Floats, df: Floats
+    estimate: Floats, variance: Floats, null: Floats, precision: Floats, df: Floats, *, below: bool = True
 ) -> tuple[Floats, Floats]:
     """Of ``asymptotic_log_e``.
 
@@ -53,9 +60,11 @@ def asymptotic_bounds(
     known = variance * precision
     # x^2/2 = s^2/(2 (v + rho)) with s = z/sqrt(variance), v = 1/variance; of the upper end of z
     most = 0.5 * n * np.log1p(distance * distance / (variance * n)) / (1.0 + known)
-    least = most * (1.0 - 0.5 / n)
     cost = 0.5 * np.log1p(1.0 / known)
     ahead = distance >= 0.0
-    low = np.where(ahead, least + np.log(2.0 - np.exp(-least)) - cost, -np.inf)
-    high = np.where(ahead, most + _LN2, 0.0) - cost
-    return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
+    high = np.where(usable, np.where(ahead, most + _LN2, 0.0) - cost, np.nan)
+    low = np.full_like(high, -np.inf)
+    if below:
+        least = most * (1.0 - 0.5 / n)
+        low = np.where(ahead, least + np.log(2.0 - np.exp(-least)) - cost, -np.inf)
+    return np.where(usable, low, np.nan), high

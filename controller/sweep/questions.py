@@ -5,7 +5,7 @@ Each function here is one of `methods` for many tests; names and conditions are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Question:
     """One question of T tests over every tail of E epochs.
 
     Where `bounded`, P1 with S, Q, W, tuned to `variance_of_y`; else P4 with estimate, variance, df, and the
-    `expected` events (NaN: none are needed). Neither where not `computable`.
+    `expected` events (NaN: none are needed). Neither where not `computable`. `variance_of_y`: also (T, 1).
     """
 
     computable: Bools
@@ -83,28 +83,32 @@ class Question:
     def bounds(
         self, sign: Floats, null: Floats, gap: Floats, level: Floats, *, safe: bool
     ) -> tuple[Floats, Floats]:
-        """Below and above `log_e`, cheaply. NaN: as there."""
+        """Below (of safety only) and above `log_e`, cheaply. NaN: as there."""
         sign, null, gap, level = (values[:, None] for values in (sign, null, gap, level))
         turn = -1.0 if safe else 1.0
         size = kappa(level)
         unit = rho(1.0, level)  # rho is proportional to v_opt
-        with np.errstate(invalid="ignore"):
-            v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y / (RANDOMISED * gap)) ** 2)
-            exact = gamma_exponential_bounds(turn * (sign * self.S - null * self.W), self.Q, v_opt * unit)
-        usual = asymptotic_bounds(
-            turn * sign * self.estimate, self.variance, turn * null, unit * size / gap**2, self.df
-        )
+        exact = usual = None  # of most kinds of tests all are the one, or all are the other
+        if self.bounded.any():
+            with np.errstate(invalid="ignore"):
+                v_opt = np.maximum(V_OPT_FLOOR, size * (self.variance_of_y / (RANDOMISED * gap)) ** 2)
+                exact = gamma_exponential_bounds(
+                    turn * (sign * self.S - null * self.W), self.Q, v_opt * unit, below=safe
+                )
+        if not self.bounded.all():
+            usual = asymptotic_bounds(
+                turn * sign * self.estimate, self.variance, turn * null, unit * size / gap**2, self.df,
+                below=safe,
+            )  # fmt: skip
         none = ~self.computable
-        if safe:
+        if safe and usual is not None:
             none |= ~self.bounded & self._few_expected(sign, null)
-        low, high = (
-            np.where(none, np.nan, np.where(self.bounded, one, other))
-            for one, other in zip(exact, usual, strict=True)
-        )
+        pairs = zip(exact or usual or (), usual or exact or (), strict=True)
+        low, high = (np.where(none, np.nan, np.where(self.bounded, one, other)) for one, other in pairs)
         return low, high
 
     def of(self, tests: NDArray[np.intp]) -> Question:
-        """The question of some of the tests."""
+        """The question of some of the tests; or of those whose rows these are."""
         return Question(
             self.computable[tests], self.bounded[tests], self.estimate[tests], self.variance[tests],
             self.df[tests], self.expected[tests], self.n_c[tests], self.n_s[tests], self.S[tests],
@@ -151,9 +155,10 @@ def ask(tests: Tests, sums: Gathered, traffic: Traffic) -> Asked:
     """Answer both questions of tests of one kind from the sums of their rows."""
     odd = sums.odd[tests.harm_row] | sums.odd[tests.safe_row]
     if tests.kind == "requests":
-        centres, pi = traffic.centres[tests.harm_row], traffic.pi[tests.harm_row]
-        variance = np.broadcast_to(tests.variance[:, None], pi.shape)
-        question = _bounded(_totals(sums, tests.harm_row), pi, centres, variance, UNLIKE, BOUNDED)
+        # Of rows first: most have two tests, one in each direction.
+        of_rows = _bounded(_totals(sums), traffic.pi, traffic.centres, traffic.pi, UNLIKE, BOUNDED)
+        question = of_rows.of(tests.harm_row)
+        question = replace(question, variance_of_y=tests.variance[:, None])
         return Asked(question, question, odd)
     moments = sums.moments
     assert moments is not None  # noqa: S101 (gathered for tests of this kind)
@@ -262,9 +267,9 @@ def _centred(n: Floats, y: Floats, square: Floats, centre: Floats) -> Floats:
     return np.maximum(0.0, square - 2.0 * centre * y + n * centre * centre)
 
 
-def _totals(sums: Gathered, rows: NDArray[np.intp]) -> Totals:
+def _totals(sums: Gathered, rows: NDArray[np.intp] | None = None) -> Totals:
     of_arms = (sums.n_c, sums.y_c, sums.square_c, sums.n_s, sums.y_s, sums.square_s)
-    return Totals(*(column[rows] for column in of_arms))
+    return Totals(*(column if rows is None else column[rows] for column in of_arms))
 
 
 def _of_rows(moments: ClusterMoments, rows: NDArray[np.intp]) -> ClusterMoments:

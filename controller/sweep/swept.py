@@ -61,22 +61,28 @@ class Swept:
         self._places = [
             (batch, test) for batch, one in enumerate(program.tests) for test in range(len(one.cell))
         ]
-        self._reaches: list[tuple[Floats, Floats]] | None = None
+        self._columns: list[_Columns] | None = None
+        self._logs: tuple[list[float], ...] = ()
+        self._reaches: list[tuple[list[float], list[float]]] | None = None
 
     def reading(self, cell: int, *, interval: bool) -> Reading:
         """The reading of a known cell."""
+        if self._columns is None:
+            self._columns = [_Columns.of(*both) for both in zip(self._program.tests, self._asked, strict=True)]
+            self._logs = self.harm.tolist(), self.safe.tolist(), self.safe_last.tolist()
         program = self._program
         batch, test = self._places[int(program.first[cell])]
-        harm, limit = self._asked[batch].harm, program.limits[cell][0]
+        columns, limit = self._columns[batch], program.limits[cell][0]
         level = program.levels.harm * program.cells[cell].weight
         low, high = self._interval(batch, test, limit, decides_harm=level > 0.0) if interval else (None, None)
+        harm, safe, last = (log_e[cell] for log_e in self._logs)
         needed = -log(program.levels.safe)
         return Reading(
             Outcome.PASS if self.passed[cell] else Outcome.INCONCLUSIVE, "",
-            _told(harm, test, float(harm.estimate[test, 0]), limit, limit.harm_at), low, high,
-            _finite(float(self.harm[cell])) if level > 0.0 else None, -log(level) if level > 0.0 else None,
-            float(self.safe[cell]), needed, float(harm.n_s[test, 0]), float(harm.n_c[test, 0]),
-            harm.methods[int(harm.bounded[test, 0])], bool(self.safe_last[cell] >= needed),
+            _told(columns.harm, test, columns.harm.estimate[test], limit, limit.harm_at), low, high,
+            _finite(harm) if level > 0.0 else None, -log(level) if level > 0.0 else None,
+            safe, needed, columns.harm.n_s[test], columns.harm.n_c[test],
+            columns.methods[test], last >= needed,
         )  # fmt: skip
 
     def _interval(
@@ -86,27 +92,57 @@ class Swept:
             self._reaches = [
                 self._reach(*both) for both in zip(self._program.tests, self._asked, strict=True)
             ]
-        tests, got = self._program.tests[batch], self._asked[batch]
-        for_harm, for_safe = self._reaches[batch]
-        sign = float(tests.sign[test])
-        near = float(got.harm.estimate[test, 0] - sign * for_harm[test])
-        far = float(got.safe.estimate[test, 0] + sign * for_safe[test])
+        assert self._columns is not None  # noqa: S101 (`reading` has made them)
+        columns, (for_harm, for_safe) = self._columns[batch], self._reaches[batch]
+        sign = columns.sign[test]
+        near = columns.harm.estimate[test] - sign * for_harm[test]
+        far = columns.safe.estimate[test] + sign * for_safe[test]
         ends = (
-            _told(got.harm, test, near, limit, limit.harm_at) if decides_harm else None,
-            _told(got.safe, test, far, limit, limit.margin),
+            _told(columns.harm, test, near, limit, limit.harm_at) if decides_harm else None,
+            _told(columns.safe, test, far, limit, limit.margin),
         )
         return ends if sign > 0.0 else (ends[1], ends[0])
 
-    def _reach(self, tests: Tests, got: Asked) -> tuple[Floats, Floats]:
+    def _reach(self, tests: Tests, got: Asked) -> tuple[list[float], list[float]]:
         common = np.full_like(tests.gap, self._program.levels.safe)
         with np.errstate(all="ignore"):
-            return got.harm.reach(tests.gap, levels_of(tests)), got.safe.reach(tests.gap, common)
+            harm, safe = got.harm.reach(tests.gap, levels_of(tests)), got.safe.reach(tests.gap, common)
+        return harm.tolist(), safe.tolist()
 
 
-def _told(side: Question, test: int, value: float, limit: Limit, null: float) -> float | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """What is told of one question over all epochs, by test: Python's numbers, which are read faster."""
+
+    estimate: list[float]
+    expected: list[float]
+    n_c: list[float]
+    n_s: list[float]
+
+    @classmethod
+    def of(cls, one: Question) -> _Side:
+        return cls(*(column[:, 0].tolist() for column in (one.estimate, one.expected, one.n_c, one.n_s)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    harm: _Side
+    safe: _Side
+    sign: list[float]
+    methods: list[str]
+
+    @classmethod
+    def of(cls, tests: Tests, asked: Asked) -> _Columns:
+        harm = _Side.of(asked.harm)
+        safe = harm if asked.safe is asked.harm else _Side.of(asked.safe)
+        methods = [asked.harm.methods[one] for one in asked.harm.bounded[:, 0].astype(int).tolist()]
+        return cls(harm, safe, tests.sign.tolist(), methods)
+
+
+def _told(side: _Side, test: int, value: float, limit: Limit, null: float) -> float | None:
     """A difference as it is shown: itself, or as a factor (see `reading._Test`)."""
     if limit.effect == "ratio":
-        n_c, expected = float(side.n_c[test, 0]), float(side.expected[test, 0])
+        n_c, expected = side.n_c[test], side.expected[test]
         value = null + value * null * n_c / expected if expected > 0.0 else inf
     return _finite(value)
 
