@@ -163,8 +163,9 @@ class _Sums:
             y = float(draw.binomial(total, rate))
             self._more(SeriesKey(arm, group, series), total, y, y)
         for series in self._shape.amounts:
-            y = 0.4 * total + _SPREAD * total**0.5 * float(draw.normal())
-            self._more(SeriesKey(arm, group, series), total, y, total * (0.16 + _SPREAD**2))
+            y, more = (float(draw.normal()) * total**0.5 for _ in range(2))
+            square = total * (0.16 + _SPREAD**2) + 0.01 * more  # as of real values, hardly ever whole
+            self._more(SeriesKey(arm, group, series), total, 0.4 * total + _SPREAD * y, square)
         for name in self._shape.shares + self._shape.numbers:
             self._more(SeriesKey(arm, group, f"metrics.{name}.missing"), total, 0.0, 0.0)
 
@@ -177,10 +178,9 @@ class _Sums:
         """The sums so far, of no service yet."""
         series = {key: Series(n.tolist(), y.tolist(), y.tolist()) for key, (n, y) in self._by_time.items()}
         series |= {key: Series([n], [y], [square]) for key, (n, y, square) in self._whole.items()}
-        answers = self.requests["stable"]
-        series[SeriesKey("stable", "", "extraction")] = Series(
-            [answers / CLUSTERS] * CLUSTERS, [0.0] * CLUSTERS, [0.0] * CLUSTERS
-        )
+        each = float(self.requests["stable"] // CLUSTERS)
+        nothing = [0.0] * CLUSTERS
+        series[SeriesKey("stable", "", "extraction")] = Series([each] * CLUSTERS, nothing, nothing)
         latencies = {arm: _spread_out(int(total)) for arm, total in self.requests.items()}
         return Evidence(
             wire=WIRE, service="", rollout="", epoch=epoch, source="router-1", published=START,

@@ -91,7 +91,7 @@ def clustered(looks: Sequence[Sequence[clusters.ClusterEpoch]], ratio: float) ->
     for place, seen in enumerate(looks):
         for epoch, into in zip(seen, sums, strict=False):
             into[place] = (epoch.n_c, epoch.y_c), (epoch.n_s, epoch.y_s)
-    moments = arrays.cluster_moments(np.array([e.pi for e in last]), [*map(arrays.deviations, sums)])
+    moments = arrays.cluster_moments(np.array([e.pi for e in last]), [[*map(arrays.deviations, sums)]])
     got = arrays.cluster_tails(moments, ratio)
     return Clustered(
         got.estimate[:, 0], got.variance[:, 0], got.df[:, 0], (moments.y_c + moments.y_s).sum(axis=1),

@@ -13,7 +13,7 @@ from typing import Final
 
 SAVE_EVERY: Final = 1.0  # seconds between stored looks that moved nothing
 ASKED_FOR: Final = 10.0  # seconds for which one that was asked for comes first
-_SHARE: Final = 0.15  # of the time between rounds
+_SHARE: Final = 0.1  # of the time between rounds
 _LEAST: Final = 0.05  # seconds in any round
 _LONGEST: Final = 10.0  # seconds between rounds of which a share is taken
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,7 +48,7 @@ def gamma_exponential_log(s: ArrayLike, v: ArrayLike, precision: ArrayLike) -> F
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         lower = gammainc(shape, np.where(inside, x, 1.0))
         fixed = _fixed_part(shape, r, _stirling_rest(shape))
-        result = fixed + np.log(lower) + shape * _excess(s / shape, inside)
+        result = fixed + np.log(lower) + shape * _excess(np.where(inside, s / shape, 0.0))
     result = np.array(np.where(inside, result, np.where(np.isnan(x), np.nan, -np.inf)))
     for place in map(tuple, np.argwhere(inside & (lower < _UNDERFLOW))):
         result[place] = mixture.gamma_exponential_log_at(float(s[place]), float(v[place]), float(r[place]))
@@ -60,11 +60,11 @@ def _fixed_part(shape: Floats, r: Floats, rest: Floats) -> Floats:
     return np.asarray(0.5 * np.log(r / shape) + rest - _stirling_rest(r) - np.log(gammainc(r, r)))
 
 
-def _excess(t: Floats, inside: NDArray[np.bool_] | Literal[True] = True) -> Floats:
+def _excess(t: Floats) -> Floats:
     """t - ln(1 + t), accurate near 0."""
     return np.where(
         np.abs(t) > 1e-3,
-        t - np.log1p(np.where(inside, t, 0.0)),
+        t - np.log1p(t),
         t * t * (1 / 2 - t * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t / 6)))),
     )
 
@@ -142,7 +142,8 @@ def asymptotic_reach(variance: ArrayLike, precision: ArrayLike, level: ArrayLike
 
     needed = -np.log(level) + 0.5 * np.log1p(information / r)  # of normal_log, in x = s/sqrt(v + rho)
     x = _crossing(at, np.sqrt(2.0 * np.maximum(needed - np.log(2.0), 0.01)), needed)
-    z = -stdtrit(np.where(usable, df, 1.0), ndtr(-x * np.sqrt(information + r) * spread))
+    tail = ndtr(-x * np.sqrt(information + r) * spread)  # 0 beyond 37 standard deviations
+    z = np.where(tail > 0.0, -stdtrit(np.where(usable, df, 1.0), tail), np.inf)
     return np.asarray(np.where(usable, z * spread, np.nan))
 
 
@@ -210,36 +211,53 @@ def deviations(sums: NDArray[Any]) -> Deviations:
     per = both / np.where(both, total, 1.0)
     events = y.sum(axis=2, dtype=np.float64) * both
     psi = np.empty((len(sums), 3, sums.shape[3]))
-    np.multiply(n, (-events * per * per)[:, :, None], out=psi[:, :2])
-    psi[:, :2] += y * per[:, :, None]
-    np.multiply(n[:, 0], both, out=psi[:, 2])
-    return Deviations(total * both, events, psi, ((n[:, 0] > 0) | (n[:, 1] > 0)) & both)
+    parts = np.stack([-events * per * per, per], axis=2)[:, :, None]  # of n and of y: one pass over both
+    np.matmul(parts, sums[:, :, :2], out=psi[:, :2, None])
+    psi[:, 2] = n[:, 0]
+    met = (n[:, 0] > 0) | (n[:, 1] > 0)
+    if not both.all():
+        psi[:, 2] *= both
+        met &= both
+    return Deviations(total * both, events, psi, met)
+
+
+Products = Callable[[Deviations, Deviations], Floats]
 
 
 def products(one: Deviations, other: Deviations) -> Floats:
     """Sums over clusters of the products of all psi of two epochs, (C, 3, 3)."""
-    return np.asarray(one.psi @ other.psi.swapaxes(1, 2))
+    turned = other.psi.swapaxes(1, 2)
+    if one is not other:
+        return np.asarray(one.psi @ turned)
+    # A small matrix times itself turned is taken for a symmetric product, which is several times as slow.
+    return np.concatenate([one.psi[:, :2] @ turned, one.psi[:, 2:] @ turned], axis=1)
 
 
 def cluster_moments(
-    pi: Floats,
-    epochs: Sequence[Deviations],
-    products: Callable[[Deviations, Deviations], Floats] = products,
+    pi: Floats, cells: Sequence[Sequence[Deviations]], products_of: Sequence[Products] | None = None
 ) -> ClusterMoments:
-    """Of E epochs in order. ``pi``: candidate shares, (E,) or (C, E). ``products``: which may remember."""
-    cells, size = len(epochs[0].psi), len(epochs)
-    between = np.empty((cells, size, 3, size, 3))
-    seen = np.empty((cells, size))
-    met = np.zeros_like(epochs[0].met)
-    for e in range(size - 1, -1, -1):
+    """Of E epochs in order, of one or several sets of cells under one another.
+
+    Args:
+        pi: candidate shares, (E,) or (C, E), C over all sets.
+        cells: the deviations of every set in each epoch.
+        products_of: ``products`` for each set, where it has some that remember.
+    """
+    each = products_of or [products] * len(cells)
+    epochs = range(len(cells[0]))
+    total = sum(len(of[0].psi) for of in cells)
+    between = np.empty((total, len(epochs), 3, len(epochs), 3))
+    seen = np.empty((total, len(epochs)))
+    met = np.zeros((total, cells[0][0].met.shape[1]), dtype=bool)
+    for e in reversed(epochs):
         for f in range(e + 1):
-            block = products(epochs[e], epochs[f])
+            block = np.concatenate([act(of[e], of[f]) for act, of in zip(each, cells, strict=True)])
             between[:, e, :, f] = block
             between[:, f, :, e] = block.swapaxes(1, 2)
-        met = met | epochs[e].met
+        met |= np.concatenate([of[e].met for of in cells])
         seen[:, e] = np.count_nonzero(met, axis=1)
-    counts = np.stack([epoch.counts for epoch in epochs], axis=2)
-    events = np.stack([epoch.events for epoch in epochs], axis=2)
+    counts = np.stack([np.concatenate([of[e].counts for of in cells]) for e in epochs], axis=2)
+    events = np.stack([np.concatenate([of[e].events for of in cells]) for e in epochs], axis=2)
     return ClusterMoments(
         pi, counts[:, 0], events[:, 0], counts[:, 1], events[:, 1],
         between[:, :, 0, :, 0], between[:, :, 0, :, 1], between[:, :, 1, :, 1], between[:, :, 2, :, 2],

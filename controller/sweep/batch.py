@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord
-from .gather import Gathered, gathered, moments_of, stacked
+from .gather import Gathered, gathered, moments_of
 from .kept import Asked, all_sums, end_to_end, remembered_products
 from .program import Kind, Program, Tests
 from .questions import Traffic, ask
@@ -23,8 +23,9 @@ from .swept import is_late, levels_of, traffic_of
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
+T = TypeVar("T")
 
-_REMEMBERED: Final = 64  # frames: of 32 groups, as nearly all policies have one kind of tests or two
+_REMEMBERED: Final = 96  # of 32 groups: nearly all policies have one kind of tests or two, and their cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,20 +93,24 @@ class Frames:
     """Of the groups that were looked at last."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[tuple[object, ...], _Frame | None]] = {}
+        self._known: dict[tuple[object, ...], tuple[tuple[object, ...], object]] = {}
 
     def of(self, kind: Kind, found: Sequence[Found]) -> _Frame | None:
         """The frame of a group; None where it has no tests of this kind."""
+        return self.remembered(kind, found, lambda: _Frame.of(kind, found))
+
+    def remembered(self, what: str, found: Sequence[Found], make: Callable[[], T]) -> T:
+        """What follows from the programs and epochs of a group alone, made once."""
         rests_on = tuple(_objects(found))
         places = tuple(tuple(one.places) for one in found)
-        key = kind, places, *map(id, rests_on)
+        key = what, places, *map(id, rests_on)
         known = self._known.get(key)
         if known is None:
             while len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             # As long as it is known, so are they, and nothing else has their identity.
-            self._known[key] = known = rests_on, _Frame.of(kind, found)
-        return known[1]
+            self._known[key] = known = rests_on, make()
+        return cast("T", known[1])
 
 
 def _objects(found: Sequence[Found]) -> Iterator[object]:
@@ -174,12 +179,8 @@ def _sums(frame: _Frame, kind: Kind, found: Sequence[Found]) -> Gathered:
     whole = gathered([end_to_end(epoch) for epoch in zip(*sums, strict=True)])
     if clusters == 1:
         return whole
-    ends = np.cumsum([len(its.rows) for _, its in frame.its])
-    moments = [
-        moments_of(mine, frame.pi[end - len(its.rows) : end], partial(remembered_products, its.rows))
-        for (_, its), mine, end in zip(frame.its, sums, ends, strict=True)
-    ]
-    return replace(whole, moments=stacked(moments))
+    remembering = [partial(remembered_products, its.rows) for _, its in frame.its]
+    return replace(whole, moments=moments_of(sums, frame.pi, remembering))
 
 
 def _shares(places: Sequence[int], epochs: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,12 +13,11 @@ from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
 from ..analysis.sums import MOST, ROUNDING
 from ..evidence.columns import StoredSeries
-from ..stats.arrays import ClusterMoments, Deviations, cluster_moments, deviations, products
+from ..stats.arrays import ClusterMoments, Deviations, Products, cluster_moments, deviations
 from .rows import Rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Products = Callable[[Deviations, Deviations], Floats]
 
 _MOST_BYTES: Final = 512 * 2**10  # of one epoch of one rollout, about as many as its deviations take
 _WHOLE: Final = (np.uint8, np.uint16, np.uint32)
@@ -101,9 +100,15 @@ def gathered(parts: Sequence[EpochSums], moments: ClusterMoments | None = None) 
     )  # fmt: skip
 
 
-def moments_of(parts: Sequence[EpochSums], pi: Floats, products: Products = products) -> ClusterMoments:
-    """Of rows whose clusters matter. `pi`: the candidate's shares, (R, E)."""
-    return cluster_moments(pi, [one.deviations or deviations(one.sums) for one in parts], products)
+def moments_of(
+    parts: Sequence[Sequence[EpochSums]], pi: Floats, products: Sequence[Products] | None = None
+) -> ClusterMoments:
+    """Of rows whose clusters matter, of several programs under one another. `parts`: theirs in each epoch.
+
+    `pi`: the candidate's shares, (R, E). `products`: of each program, which may remember.
+    """
+    found = [[one.deviations or deviations(one.sums) for one in epochs] for epochs in parts]
+    return cluster_moments(pi, found, products)
 
 
 def summed(parts: Sequence[EpochSums]) -> EpochSums:
@@ -117,12 +122,6 @@ def summed(parts: Sequence[EpochSums]) -> EpochSums:
         present |= one.present
         odd |= one.odd
     return EpochSums(np.zeros((len(odd), 2, 0, 0)), totals, present, odd)
-
-
-def stacked(parts: Sequence[ClusterMoments]) -> ClusterMoments:
-    """Of rows of several programs under one another, each over equally many epochs."""
-    names = ClusterMoments.__slots__
-    return ClusterMoments(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
 def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -> EpochSums:

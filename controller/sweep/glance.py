@@ -104,7 +104,7 @@ def _standings(found: Sequence[Found]) -> list[Standing]:
             np.concatenate(ends) for ends in zip(*(one.bounds() for one in batches), strict=True)
         )
         fine = np.concatenate([_computable(one.asked) for one in batches])
-        cells = _Cells(found, batches)
+        cells = _FRAMES.remembered("cells", found, lambda: _Cells(found, batches))
         fine = fine[cells.one] & fine[cells.other]
         near = fine & (
             (cells.least(harm) >= cells.harm_needed - _SLACK)

@@ -68,7 +68,9 @@ class Swept:
     def reading(self, cell: int, *, interval: bool) -> Reading:
         """The reading of a known cell."""
         if self._columns is None:
-            self._columns = [_Columns.of(*both) for both in zip(self._program.tests, self._asked, strict=True)]
+            self._columns = [
+                _Columns.of(*both) for both in zip(self._program.tests, self._asked, strict=True)
+            ]
             self._logs = self.harm.tolist(), self.safe.tolist(), self.safe_last.tolist()
         program = self._program
         batch, test = self._places[int(program.first[cell])]
@@ -135,7 +137,7 @@ class _Columns:
     def of(cls, tests: Tests, asked: Asked) -> _Columns:
         harm = _Side.of(asked.harm)
         safe = harm if asked.safe is asked.harm else _Side.of(asked.safe)
-        methods = [asked.harm.methods[one] for one in asked.harm.bounded[:, 0].astype(int).tolist()]
+        methods = [asked.harm.methods[int(one)] for one in asked.harm.bounded[:, 0]]
         return cls(harm, safe, tests.sign.tolist(), methods)
 
 
@@ -216,7 +218,7 @@ def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evid
     pi, open_c, open_s = np.broadcast_to(traffic_of(found)[:, None], (3, *centres.shape))
     traffic = Traffic(pi, open_c, open_s, centres)
     with np.errstate(all="ignore"):
-        moments = moments_of(parts, pi) if clusters > 1 else None
+        moments = moments_of([parts], pi) if clusters > 1 else None
         got = ask(tests, gathered(parts, moments), traffic)
     return Asked(got.harm, got.safe, got.odd | is_late(tests, found))
 

@@ -82,6 +82,20 @@ def test_the_form_goes_from_one_to_the_next_until_a_column_grows() -> None:
     assert decode_evidence(encode_evidence(fewer), more) == fewer
 
 
+def test_services_of_one_form_keep_it_and_their_keys_once() -> None:
+    mine, other = formed(3).series, decode_evidence(encode_evidence(evidence(20)), formed(11)).series
+    assert isinstance(mine, StoredSeries)
+    assert isinstance(other, StoredSeries)
+    assert other.forms[0] is mine.forms[0]
+    assert mine.packed is not None
+    assert other.packed is not None
+    assert other.packed[0] is mine.packed[0]
+    less = msgspec.structs.replace(evidence(3), series=dict(list(evidence(3).series.items())[1:]))
+    fewer = decode_evidence(encode_evidence(less), decode_evidence(encode_evidence(less))).series
+    assert isinstance(fewer, StoredSeries)
+    assert fewer.forms[0] is not mine.forms[0]
+
+
 @pytest.mark.slow
 @given(st.data())
 def test_what_is_damaged_is_refused_as_it_would_be_anew(data: st.DataObject) -> None:

@@ -57,6 +57,51 @@ def test_normal_mixture_of_arrays() -> None:
         same(found[k], mixture.normal_log(s[k], v[k], v_opt=50.0, level=0.01))
 
 
+def test_boundaries_of_arrays_from_tiny_to_huge_sums() -> None:
+    draw = np.random.default_rng(8)
+    v = np.concatenate(([0.0, 1e-9, 1e12], 10.0 ** draw.uniform(-4, 10, 300)))
+    v_opt, level = 10.0 ** draw.uniform(0, 8, v.size), 10.0 ** draw.uniform(-8, -0.4, v.size)
+    found = arrays.gamma_exponential_bound(v, arrays.rho(v_opt, level), level)
+    for k in range(v.size):
+        same(found[k], mixture.gamma_exponential_bound(v[k], v_opt=v_opt[k], level=level[k]))
+
+
+def test_intervals_of_arrays_with_any_degrees_of_freedom() -> None:
+    draw = np.random.default_rng(9)
+    variance, df = 10.0 ** draw.uniform(-12, 4, 300), 10.0 ** draw.uniform(0.5, 6, 300)
+    v_opt, level = 10.0 ** draw.uniform(-2, 8, 300), 10.0 ** draw.uniform(-6, -0.4, 300)
+    found = arrays.asymptotic_reach(variance, arrays.rho(v_opt, level), level, df)
+    finite = 0
+    for k in range(variance.size):
+        expected = asymptotic.interval(
+            0.0, variance[k], v_opt=v_opt[k], level_low=level[k], level_high=level[k], df=df[k]
+        )
+        assert not isinstance(expected, NotComputable)
+        if math.isfinite(found[k]):
+            finite += 1
+            assert found[k] == pytest.approx(expected[1], rel=1e-8)
+        else:  # so wide that nobody would look at it
+            assert found[k] == math.inf
+            assert expected[1] > 37.0 * variance[k] ** 0.5
+    assert finite > 200
+
+
+def test_no_boundary_is_made_up_of_what_is_not_finite() -> None:
+    with np.errstate(all="ignore"):
+        nothing = arrays.gamma_exponential_bound([math.nan, math.inf, 1.0], 5.0, 0.05)
+    assert np.isnan(nothing[:2]).all()
+    assert math.isfinite(nothing[2])
+    variance = np.array([math.nan, 0.0, -1.0, 1e200])
+    assert np.isnan(arrays.asymptotic_reach(variance, 5.0, 0.05, 30.0)).all()
+
+
+def test_products_of_an_epoch_with_itself_are_those_with_its_copy() -> None:
+    draw = np.random.default_rng(10)
+    one = arrays.deviations(draw.poisson(5.0, (7, 2, 2, 128)))
+    copy = arrays.Deviations(one.counts, one.events, one.psi.copy(), one.met)
+    assert arrays.products(one, one) == pytest.approx(arrays.products(one, copy), rel=1e-12, abs=1e-18)
+
+
 def test_asymptotic_tests_of_arrays_with_few_degrees_of_freedom_and_far_tails() -> None:
     draw = np.random.default_rng(3)
     variance = np.exp(draw.uniform(-16, -4, 300))
@@ -102,11 +147,22 @@ def by_epoch(*columns: Floats) -> list[arrays.Deviations]:
     return [arrays.deviations(both[:, epoch]) for epoch in range(n_c.shape[1])]
 
 
+def test_sets_of_cells_have_the_moments_that_each_has_alone() -> None:
+    draw = np.random.default_rng(11)
+    sets = [cells(draw, count, 3) for count in (4, 5, 6)]
+    pi = sets[0][0]
+    together = arrays.cluster_moments(pi, [by_epoch(*columns) for _, *columns in sets])
+    alone = [arrays.cluster_moments(pi, [by_epoch(*columns)]) for _, *columns in sets]
+    for name in ("n_c", "y_c", "n_s", "y_s", "cc", "cs", "ss", "nn", "seen"):
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        assert np.array_equal(getattr(together, name), expected), name
+
+
 def test_cluster_estimates_of_many_cells_over_every_tail_of_the_epochs() -> None:
     draw = np.random.default_rng(4)
     pi, n_c, y_c, n_s, y_s = cells(draw, 12, 4)
     ratio = draw.uniform(0.8, 1.6, 12)
-    found = arrays.cluster_tails(arrays.cluster_moments(pi, by_epoch(n_c, y_c, n_s, y_s)), ratio)
+    found = arrays.cluster_tails(arrays.cluster_moments(pi, [by_epoch(n_c, y_c, n_s, y_s)]), ratio)
     computed = 0
     for cell in range(12):
         for first in range(4):
@@ -140,7 +196,7 @@ def test_open_requests_count_against_the_candidate_in_every_cluster() -> None:
     open_c, open_s = draw.integers(0, 40, (6, 3)), draw.integers(0, 40, (6, 3))
     more_c, more_s = 1.0 + open_c / n_c.sum(axis=2), 1.0 + open_s / n_s.sum(axis=2)
     found = arrays.cluster_tails(
-        arrays.cluster_moments(pi, by_epoch(n_c, y_c, n_s, y_s)), 1.3, more_c, more_s
+        arrays.cluster_moments(pi, [by_epoch(n_c, y_c, n_s, y_s)]), 1.3, more_c, more_s
     )
     computed = 0
     for cell in range(6):

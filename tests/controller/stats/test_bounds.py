@@ -44,6 +44,25 @@ def test_an_estimate_lies_between_its_bounds() -> None:
     assert float(np.quantile((high - low)[usual], 0.9)) < 0.5
 
 
+def test_who_needs_no_lower_end_gets_the_same_upper_one() -> None:
+    draw = np.random.default_rng(3)
+    s, v, some = draw.normal(size=1000) * 9.0, draw.uniform(0.1, 50.0, 1000), np.full(1000, 4.0)
+    s[0] = np.nan
+    for both, one in (
+        (
+            bounds.gamma_exponential_bounds(s, v, some),
+            bounds.gamma_exponential_bounds(s, v, some, below=False),
+        ),
+        (
+            bounds.asymptotic_bounds(s, v, some, some, some),
+            bounds.asymptotic_bounds(s, v, some, some, some, below=False),
+        ),
+    ):
+        assert np.array_equal(one[1], both[1], equal_nan=True)
+        assert np.isnan(one[0][0])
+        assert np.isneginf(one[0][1:]).all()
+
+
 def test_the_expansion_bounds_the_incomplete_gamma_function_at_its_mean() -> None:
     shape = np.geomspace(1e-3, 1e9, 400_001)
     at_mean = gammainc(shape, shape)
