@@ -113,7 +113,7 @@ def _requests(
 def _pairs(
     looks: int, size: int, spread: float, effect: float, fixed: float
 ) -> Callable[[np.random.Generator, int, bool], Called]:
-    """P3 on differences in [-1, 1] that are independent of each other; every look is ``size`` pairs."""
+    """P4 and P3 on differences in [-1, 1] that are independent of each other; a look is a batch of ``size``."""
     grid = np.array([k / 20 - 1.0 for k in range(41)])
     shares = scenes.bell(np.array(0.0), spread, tuple(grid.tolist()))
 
@@ -123,7 +123,11 @@ def _pairs(
         so_far = np.cumsum(drawn, axis=1)
         n, total, squares = so_far.sum(axis=2), so_far @ grid, so_far @ grid**2
         e = ours.mean(ours.Sums(total, squares, n), 0.0, spread**2, effect, LEVEL, scale=1.0)
-        called: Called = {("P3 paired mean", "ours"): over(e.harm)}
+        batches = ours.between_batches(drawn.sum(axis=2), drawn @ grid, effect, LEVEL)
+        called: Called = {
+            ("P4 batches of pairs", "ours"): over(batches.harm),
+            ("P3 paired mean", "ours"): over(e.harm),
+        }
         with np.errstate(divide="ignore", invalid="ignore"):
             information = n / np.maximum(squares / n - (total / n) ** 2, 1e-12)
         z = total / n * np.sqrt(information)

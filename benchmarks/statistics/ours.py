@@ -123,7 +123,8 @@ def between_batches(n: Floats, d: Floats, gap: float, level: float) -> Sides:
     squares = np.cumsum(d * d, axis=1) - 2 * estimate * np.cumsum(d * n, axis=1)
     squares += estimate**2 * np.cumsum(n * n, axis=1)
     variance = number / np.maximum(number - 1.0, 1.0) * squares / pairs**2
-    usable = (number >= clusters.FEWEST_BATCHES) & (variance > clusters.ROUNDING**2)
+    enough = (number >= clusters.FEWEST_BATCHES) & (pairs >= clusters.FEWEST_OBSERVATIONS)
+    usable = enough & (variance > clusters.ROUNDING**2)
     precision = arrays.rho(asymptotic_v_opt(gap, level), level)
     variance, df = np.where(usable, variance, np.nan), np.broadcast_to(number - 1.0, n.shape)
     return Sides(

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import Evidence, SeriesKey
-from ..stats.autocorrelation import memory
+from ..stats.autocorrelation import Memory, memory
 from ..stats.result import NotComputable
 from .gaps import Form
 from .length import DEFAULT_BATCH
@@ -58,8 +58,8 @@ def too_short(
 ) -> NotComputable | None:
     """Why batches of these pairs cannot be taken as independent; None where they can, or nothing varies.
 
-    `beside_a_change`: one change of level is no memory (see `memory`). Harm may be such a change; safety is
-    never concluded from batches that are alike for whatever reason.
+    `beside_a_change`: where there seems to be a memory, one change of level is taken for none (see `memory`).
+    Harm may be such a change; safety is never concluded from batches that are alike for whatever reason.
     """
     return _too_short(_sum([epoch.pair for epoch in epochs]), batch, beside_a_change=beside_a_change)
 
@@ -106,7 +106,9 @@ def _sum(parts: Sequence[Sums]) -> Sums:
 
 
 def _too_short(sums: Sums, batch: float, *, beside_a_change: bool = False) -> NotComputable | None:
-    got = memory(sums.n, sums.y, sums.square, beside_a_change=beside_a_change)
+    got = memory(sums.n, sums.y, sums.square)
+    if beside_a_change and isinstance(got, Memory) and got.batches_needed > 1.0:
+        got = memory(sums.n, sums.y, sums.square, beside_a_change=True)
     if isinstance(got, NotComputable) or got.batches_needed <= 1.0:
         return None
     seconds = (got.tau - 1.0) / got.per_batch * batch

@@ -187,7 +187,8 @@ def cluster_estimate(epochs: Sequence[ClusterEpoch], ratio: float = 1.0) -> Clus
 def batch_estimate(n: Floats, d: Floats) -> BatchEstimate | NotComputable:
     """Mean paired difference from batches: pairs ``n`` and sum of differences ``d`` per closed batch.
 
-    Ratio of sums, variance between batches. Not computable with fewer than 10 effective batches.
+    Ratio of sums, variance between batches. Not computable with fewer than 10 effective batches, or than 100
+    pairs in them.
     """
     n, d = np.asarray(n, dtype=np.float64), np.asarray(d, dtype=np.float64)
     if n.ndim != 1 or n.shape != d.shape:
@@ -206,6 +207,10 @@ def batch_estimate(n: Floats, d: Floats) -> BatchEstimate | NotComputable:
             f"{n.size} batches ({_below(effective)} effective), at least {FEWEST_BATCHES:g} needed"
         )
     pairs = float(n.sum())
+    if pairs < FEWEST_OBSERVATIONS:
+        return NotComputable(
+            f"{pairs:g} observations in batches, at least {FEWEST_OBSERVATIONS:g} are needed"
+        )
     estimate = float(d.sum()) / pairs
     psi = (d - estimate * n) / pairs
     return BatchEstimate(estimate, _between(psi, int(n.size)), effective - 1.0, int(n.size), pairs)

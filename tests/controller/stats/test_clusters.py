@@ -166,6 +166,7 @@ def test_batches() -> None:
         (np.ones(12), np.zeros(11)),
         (-np.ones(12), np.zeros(12)),
         (np.zeros(0), np.zeros(0)),
+        (np.full(12, 8.0), np.arange(12.0) / 4.0),  # 96 pairs
     ],
 )
 def test_bad_batches_are_not_computable(n: np.ndarray, d: np.ndarray) -> None:
