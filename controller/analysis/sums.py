@@ -152,7 +152,7 @@ class View:
 
     def _on_pairs(self, place: Place, group: str, series: str) -> dict[int, PairEpoch] | Broken:
         """By number of the epoch."""
-        low = 0.0 if series in _SHARES or series == "uncertainty.coverage" else -1.0
+        low = least_of_pairs(series)
         epochs: dict[int, PairEpoch] = {}
         for epoch, step, found in self.epochs(place):
             pair = self._sums(epoch.epoch, found, "pair", group, series, low=low)
@@ -285,6 +285,11 @@ def _added(parts: Iterable[Sums | Broken | None]) -> Sums | Broken | None:
             part = Sums(total.n + part.n, total.y + part.y, total.square + part.square)  # noqa: PLW2901
         total = part or total
     return total
+
+
+def least_of_pairs(series: str) -> float:
+    """The least y that a pair can have: most are differences."""
+    return 0.0 if series in _SHARES or series == "uncertainty.coverage" else -1.0
 
 
 def sums_of(evidence: Evidence, key: SeriesKey, *, low: float = 0.0) -> Sums | Broken | None:

@@ -87,6 +87,37 @@ def memory(n: Floats, y: Floats, square: Floats, *, beside_a_change: bool = Fals
     return Memory(within * _between(scattered, filled), total / count)
 
 
+def batches_needed(n: Floats, y: Floats, square: Floats) -> Floats:
+    """``memory(...).batches_needed`` of many series at once, (R,); 0 where that is not computable.
+
+    Args:
+        n, y, square: as there, finite, (R, G).
+    """
+    filled = n > 0.0
+    count = np.count_nonzero(filled, axis=1).astype(np.float64)
+    total = np.maximum(n.sum(axis=1), 1.0)
+    mean = y.sum(axis=1) / total
+    variance = square.sum(axis=1) / total - mean * mean
+    known = (count >= FEWEST_BATCHES) & (variance > 1e-12)
+    scattered = (y - mean[:, None] * n) / np.sqrt(np.where(filled, n, 1.0))
+    power = np.einsum("rg,rg->r", scattered, scattered)
+    within = power / np.maximum(count - 1.0, 1.0) / np.where(known, variance, 1.0)
+    within = np.where(within <= 1.0 + _SIGMA * np.sqrt(2.0 / np.maximum(count, 1.0)), 1.0, within)
+    power = power / np.maximum(count, 1.0)
+    tau, rest = np.ones(len(n)), np.flatnonzero(known & (power > 0.0))
+    for lag in range(1, n.shape[1] // 4):
+        if not rest.size:
+            break
+        here, there = scattered[rest], filled[rest]
+        both = np.count_nonzero(there & np.roll(there, lag, axis=1), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlation = np.einsum("rg,rg->r", here, np.roll(here, lag, axis=1)) / both / power[rest]
+            seen = (both >= FEWEST_BATCHES) & (correlation > _SIGMA_BETWEEN / np.sqrt(both))
+        rest = rest[seen]
+        tau[rest] += 2.0 * correlation[seen]
+    return np.asarray(np.where(known, LENGTHS * (within * tau - 1.0) * np.maximum(count, 1.0) / total, 0.0))
+
+
 def blocked_variance(influence: Floats) -> tuple[float, int]:
     """Variance of a sum of batches' influences that may resemble their neighbours, and the blocks it is from.
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.policy import Place
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord
 from .gather import Gathered, gathered, moments_of
 from .kept import Asked, all_sums, end_to_end, remembered_products
-from .program import Kind, Program, Tests
-from .questions import Traffic, ask
-from .rows import Rows
+from .pairs import ask_pairs
+from .program import Program, Tests
+from .questions import Traffic, ask, joined
+from .rows import PLACE, Kind, Rows
 from .swept import is_late, levels_of, traffic_of
 
 Floats = NDArray[np.float64]
@@ -30,13 +32,15 @@ _REMEMBERED: Final = 96  # of 32 groups: nearly all policies have one kind of te
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """A rollout with E randomised epochs. `places`: the tail of each canary step, -1 before it has begun."""
+    """A rollout. Of each kind of tests: its `epochs`, and `places`, the tail of each of its steps, -1 before
+    it has begun. `evidence`: of each place.
+    """
 
     at: int
     program: Program
-    epochs: list[tuple[EpochRecord, Evidence]]
-    places: list[int]
-    all_evidence: list[Evidence]
+    epochs: Mapping[Kind, list[tuple[EpochRecord, Evidence]]]
+    places: Mapping[Kind, list[int]]
+    evidence: Mapping[Place, list[Evidence]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,19 +77,19 @@ class _Frame:
         if not count:
             return None
         sizes = [len(mine.cell) for _, mine in its]
-        weights = [[epoch.weight for epoch, _ in found[number].epochs] for number, _ in its]
+        weights = [[epoch.weight for epoch, _ in found[number].epochs[kind]] for number, _ in its]
         return cls(
             tuple(its), offsets, _joined(tests),
             np.repeat(np.array(weights), [len(mine.rows) for _, mine in its], axis=0),
             np.concatenate([
                 mine.rows.centres(
-                    tuple(e for e, _ in found[number].epochs), found[number].program.constants.centres
+                    tuple(e for e, _ in found[number].epochs[kind]), found[number].program.constants.centres
                 )
                 for number, mine in its
             ]),
             np.repeat([found[number].program.levels.safe for number, _ in its], sizes),
-            np.repeat([found[number].places[-1] for number, _ in its], sizes).astype(np.intp),
-            tuple((len(mine.cell), found[number].places) for number, mine in its),
+            np.repeat([found[number].places[kind][-1] for number, _ in its], sizes).astype(np.intp),
+            tuple((len(mine.cell), found[number].places[kind]) for number, mine in its),
         )  # fmt: skip
 
 
@@ -102,7 +106,7 @@ class Frames:
     def remembered(self, what: str, found: Sequence[Found], make: Callable[[], T]) -> T:
         """What follows from the programs and epochs of a group alone, made once."""
         rests_on = tuple(_objects(found))
-        places = tuple(tuple(one.places) for one in found)
+        places = tuple(tuple(its) for one in found for its in one.places.values())
         key = what, places, *map(id, rests_on)
         known = self._known.get(key)
         if known is None:
@@ -116,8 +120,9 @@ class Frames:
 def _objects(found: Sequence[Found]) -> Iterator[object]:
     for one in found:
         yield one.program
-        for epoch, _ in one.epochs:
-            yield epoch
+        for its in one.epochs.values():
+            for epoch, _ in its:
+                yield epoch
 
 
 class Batch:
@@ -126,13 +131,16 @@ class Batch:
     def __init__(self, frame: _Frame, kind: Kind, found: Sequence[Found]) -> None:
         self.tests, self.offsets, self.size = frame.tests, frame.offsets, len(frame.tests.cell)
         self._frame = frame
+        if kind in PLACE:
+            self.asked = joined([ask_pairs(its, found[number].epochs[kind]) for number, its in frame.its])
+            return
         open_c, open_s = np.repeat(
-            np.stack([traffic_of(found[number].epochs)[1:] for number, _ in frame.its], axis=1),
+            np.stack([traffic_of(found[number].epochs[kind])[1:] for number, _ in frame.its], axis=1),
             [len(its.rows) for _, its in frame.its], axis=1,
         )  # fmt: skip
         traffic = Traffic(frame.pi, open_c, open_s, frame.centres)
         asked = ask(self.tests, _sums(frame, kind, found), traffic)
-        late = [is_late(its, found[number].epochs) for number, its in frame.its]
+        late = [is_late(its, found[number].epochs[kind]) for number, its in frame.its]
         self.asked = replace(asked, odd=asked.odd | np.concatenate(late))
 
     def bounds(self) -> tuple[Floats, Floats, Floats]:
@@ -173,7 +181,9 @@ class Batch:
 
 def _sums(frame: _Frame, kind: Kind, found: Sequence[Found]) -> Gathered:
     clusters, counts = (1 if kind == "requests" else CLUSTERS), kind == "server"
-    asked = [[Asked(its.rows, e.epoch, f) for e, f in found[number].epochs] for number, its in frame.its]
+    asked = [
+        [Asked(its.rows, e.epoch, f) for e, f in found[number].epochs[kind]] for number, its in frame.its
+    ]
     parts = iter(all_sums([one for its in asked for one in its], clusters, counts=counts))
     sums = [[next(parts) for _ in its] for its in asked]
     whole = gathered([end_to_end(epoch) for epoch in zip(*sums, strict=True)])
@@ -193,9 +203,9 @@ def _shares(places: Sequence[int], epochs: int) -> Floats:
 def _joined(tests: Sequence[Tests]) -> Tests:
     """Tests of one kind one after another; their rows are no longer theirs."""
     first = tests[0]
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in tests])
         for name in Tests.__slots__
-        if name not in {"kind", "rows"}
+        if name not in {"kind", "rows", "pairs"}
     }
     return Tests(kind=first.kind, rows=Rows(()), **columns)

@@ -14,7 +14,7 @@ from ...store.rollouts import EpochRecord
 from ..analysis.sums import MOST, ROUNDING
 from ..evidence.columns import StoredSeries
 from ..stats.arrays import ClusterMoments, Deviations, Products, cluster_moments, deviations
-from .rows import Rows
+from .rows import PLACE, Kind, Rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -83,6 +83,19 @@ def randomised(
     ]
 
 
+def epochs_of(
+    kind: Kind, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
+) -> list[tuple[EpochRecord, Evidence]]:
+    """The epochs that tests of a kind are asked of, in order."""
+    if kind not in PLACE:
+        return randomised(epochs, evidence)
+    return [
+        (epoch, evidence[epoch.epoch])
+        for epoch in epochs
+        if epoch.place == PLACE[kind] and epoch.step is not None and epoch.epoch in evidence
+    ]
+
+
 def is_stored(evidence: Evidence) -> bool:
     """True of evidence as a store gave it, which nobody writes to: the same object has the same sums."""
     return isinstance(evidence.series, StoredSeries) and evidence.series.packed is not None
@@ -131,10 +144,10 @@ def epoch_sums(rows: Rows, evidence: Evidence, clusters: int, *, counts: bool) -
     if packed is not None:
         fill = rows.fill(packed[0], packed[1].layout, clusters, counts=counts)
         fill.take(packed[1], sums)
-        odd = fill.wrong if fill.counts else fill.wrong | ~checked(sums, counts=counts)
+        odd = fill.wrong if fill.counts else fill.wrong | ~checked(sums, counts=counts, low=rows.low)
         return EpochSums(sums, sums.sum(axis=3), fill.here, odd)
     here, wrong = _plain(sums, rows, evidence, counts=counts)
-    fine = checked(sums, counts=counts)
+    fine = checked(sums, counts=counts, low=rows.low)
     present, odd = np.asarray(here.any(axis=1)), np.asarray(wrong.any(axis=1) | ~fine)
     return EpochSums(sums, sums.sum(axis=3), present, odd)
 
@@ -160,9 +173,9 @@ def _lengths(columns: Iterable[Sequence[float]]) -> set[int]:
     return {len(column) for column in columns}
 
 
-def checked(sums: Floats, *, counts: bool) -> Bools:
-    """Rows whose sums `sums.sums_of` would accept."""
-    return _counted(sums) if counts else _possible(sums)
+def checked(sums: Floats, *, counts: bool, low: Floats | None = None) -> Bools:
+    """Rows whose sums `sums.sums_of` would accept. `low`: see Rows; 0 where there is none."""
+    return _counted(sums) if counts else _possible(sums, 0.0 if low is None else low[:, :, None])
 
 
 def _counted(sums: Floats) -> Bools:
@@ -172,13 +185,13 @@ def _counted(sums: Floats) -> Bools:
         return np.asarray(((y >= 0.0) & (y <= n) & (n <= MOST)).all(axis=(1, 2)))  # NaN is neither
 
 
-def _possible(sums: Floats) -> Bools:
-    """Rows whose sums `sums.sums_of` would accept: they come from y in [0, 1]. Of (R, 2, 3, G)."""
+def _possible(sums: Floats, low: Floats | float) -> Bools:
+    """Rows whose sums `sums.sums_of` would accept: they come from y in [low, 1]. Of (R, 2, 3, G)."""
     n, y, square = (sums[:, :, k] for k in range(3))
     with np.errstate(all="ignore"):
         most = n + ROUNDING
         fine = (
-            (n >= 0.0) & (n <= MOST) & (y <= most) & (y >= -ROUNDING) & (square <= most)
+            (n >= 0.0) & (n <= MOST) & (y <= most) & (y >= low * most - ROUNDING) & (square <= most)
             & (np.abs(y) <= np.sqrt(np.maximum(square, 0.0) * n) + ROUNDING * most)
         )  # fmt: skip
     return np.asarray(fine.all(axis=(1, 2)))

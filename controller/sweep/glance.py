@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
 from .batch import Batch, Found, Frames
-from .gather import is_stored, randomised, summed
+from .gather import epochs_of, is_stored, summed
 from .kept import Asked, all_sums, end_to_end
-from .program import Kind, Program
-from .questions import Asked as Answers
-from .swept import Standing, first_of, rows_whole
+from .program import KINDS, PLACES, Program
+from .rows import PLACE
+from .swept import Standing, evidence_at, first_of, rows_whole
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-_KINDS: Final[tuple[Kind, ...]] = ("server", "requests", "units")
 _FRAMES: Final = Frames()  # only remembers what programs and epochs fix
 _SLACK: Final = 1e-6  # of a log E-value: what is this near to its level is computed, whatever its bounds say
 
@@ -76,19 +75,23 @@ class Glances:
 
 
 def glance(looks: Sequence[Looked]) -> list[Standing | None]:
-    """Where each stands; None where a sweep has nothing to say."""
+    """Where each stands; None where a policy has no tests."""
     standing: list[Standing | None] = [None] * len(looks)
-    alike: dict[int, list[Found]] = {}
+    alike: dict[tuple[int, ...], list[Found]] = {}
     for at, look in enumerate(looks):
-        epochs = randomised(look.epochs, look.evidence)
-        if not epochs or not look.program.steps or not look.program.tests:
+        program = look.program
+        if not program.tests:
             continue
-        first = (first_of(epochs, step) for step in look.program.steps)
-        places = [-1 if place is None else place for place in first]
-        canary = [
-            look.evidence[e.epoch] for e in look.epochs if e.place == "canary" and e.epoch in look.evidence
-        ]
-        alike.setdefault(len(epochs), []).append(Found(at, look.program, epochs, places, canary))
+        epochs = {kind: epochs_of(kind, look.epochs, look.evidence) for kind in KINDS}
+        places = {
+            kind: [-1 if place is None else place for place in firsts]
+            for kind in KINDS
+            if (firsts := [first_of(epochs[kind], step) for step in program.steps(kind)])
+        }
+        evidence = {place: evidence_at(place, look.epochs, look.evidence) for place in PLACES}
+        alike.setdefault(tuple(len(its) for its in epochs.values()), []).append(
+            Found(at, program, epochs, places, evidence)
+        )
     for found in alike.values():
         for one, its in zip(found, _standings(found), strict=True):
             standing[one.at] = its
@@ -98,12 +101,15 @@ def glance(looks: Sequence[Looked]) -> list[Standing | None]:
 def _standings(found: Sequence[Found]) -> list[Standing]:
     with np.errstate(all="ignore"):
         batches = [
-            Batch(frame, kind, found) for kind in _KINDS if (frame := _FRAMES.of(kind, found)) is not None
+            Batch(frame, kind, found)
+            for kind in KINDS
+            if found[0].epochs[kind] and (frame := _FRAMES.of(kind, found)) is not None
         ]
+        nothing = np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2))
         harm, low, high = (
-            np.concatenate(ends) for ends in zip(*(one.bounds() for one in batches), strict=True)
+            np.concatenate(ends) for ends in zip(nothing, *(one.bounds() for one in batches), strict=True)
         )
-        fine = np.concatenate([_computable(one.asked) for one in batches])
+        fine = np.concatenate([np.zeros(0, dtype=bool), *(_computable(one) for one in batches)])
         cells = _FRAMES.remembered("cells", found, lambda: _Cells(found, batches))
         fine = fine[cells.one] & fine[cells.other]
         near = fine & (
@@ -126,8 +132,8 @@ def _standings(found: Sequence[Found]) -> list[Standing]:
     whole = _whole(found)
     split = (np.split(values, cells.ends) for values in (known, passed, last))
     return [
-        Standing(_spread(one.program, a), _spread(one.program, b), _spread(one.program, c), its)
-        for one, its, a, b, c in zip(found, whole, *split, strict=True)
+        Standing(_spread(at, a, _waiting(one)), _spread(at, b), _spread(at, c), its)
+        for one, its, at, a, b, c in zip(found, whole, cells.swept, *split, strict=True)
     ]
 
 
@@ -139,6 +145,7 @@ class _Cells:
             zip((b.tests.kind for b in batches), np.cumsum([0, *(b.size for b in batches)]), strict=False)
         )
         of_kind = {batch.tests.kind: batch for batch in batches}
+        self.swept: list[Bools] = []
         one: list[Indices] = []
         other: list[Indices] = []
         needed: list[Floats] = []
@@ -146,12 +153,15 @@ class _Cells:
             program = each.program
             where = np.concatenate(
                 [
-                    starts[t.kind] + of_kind[t.kind].offsets[number] + np.arange(len(t.cell))
+                    np.full(len(t.cell), -1)
+                    if t.kind not in of_kind
+                    else starts[t.kind] + of_kind[t.kind].offsets[number] + np.arange(len(t.cell))
                     for t in program.tests
                 ]
             )
-            swept = program.first >= 0
+            swept = (program.first >= 0) & (where[program.first] >= 0)
             first, second = program.first[swept], program.second[swept]
+            self.swept.append(swept)
             one.append(where[first])
             other.append(where[np.where(second >= 0, second, first)])
             needed.append(-np.log(program.levels.harm * program.weight[swept]))
@@ -175,28 +185,47 @@ class _Cells:
         return np.asarray((below < self.safe_needed + _SLACK) & (above >= self.safe_needed - _SLACK))
 
 
-def _computable(asked: Answers) -> Bools:
-    safe = asked.safe.computable[:, 0]
-    return np.asarray(~asked.odd & asked.harm.computable[:, 0] & safe)
+def _computable(batch: Batch) -> Bools:
+    """Tests of which the bounds tell. On pairs, what cannot be computed yet is open for the reader too."""
+    asked = batch.asked
+    if batch.tests.kind in PLACE:
+        return ~asked.odd
+    return np.asarray(~asked.odd & asked.harm.computable[:, 0] & asked.safe.computable[:, 0])
 
 
-def _spread(program: Program, swept: Bools) -> Bools:
-    cells = np.zeros(len(program.cells), dtype=bool)
-    cells[program.first >= 0] = swept
+def _waiting(one: Found) -> Bools:
+    """Cells of places of which there is no evidence yet: they are open, whatever they ask."""
+    shadow = one.program.shadow
+    there = [bool(one.evidence[place]) for place in ("shadow", "canary")]
+    return np.asarray(np.where(shadow, not there[0], not there[1]))
+
+
+def _spread(swept: Bools, values: Bools, besides: Bools | None = None) -> Bools:
+    cells = np.zeros(swept.size, dtype=bool) if besides is None else besides.copy()
+    cells[swept] = values
     return cells
 
 
 def _whole(found: Sequence[Found]) -> list[Bools]:
     """`lacking` of all cells at once; those whose sums are odd are its own."""
     whole = [one.program.untold.copy() for one in found]
-    asking = [number for number, one in enumerate(found) if len(one.program.missing)]
-    if not asking:
-        return whole
-    asked = [[Asked(found[k].program.missing, f.epoch, f) for f in found[k].all_evidence] for k in asking]
-    parts = iter(all_sums([one for its in asked for one in its], 1, counts=True))
-    sums = [summed([next(parts) for _ in its]) for its in asked]
-    fine = np.split(rows_whole(end_to_end(sums)), np.cumsum([len(its.odd) for its in sums])[:-1])
-    for k, its in zip(asking, fine, strict=True):
-        at = found[k].program.missing_at
-        whole[k][at >= 0] = its[at[at >= 0]]
+    for place in PLACES:
+        its = [
+            (number, missing, one.evidence[place])
+            for number, one in enumerate(found)
+            for missing in one.program.missing
+            if missing.place == place
+        ]
+        for number, missing, evidence in its:
+            if not evidence:
+                whole[number][missing.at >= 0] = True
+        asking = [one for one in its if one[2]]
+        if not asking:
+            continue
+        asked = [[Asked(missing.rows, f.epoch, f) for f in evidence] for _, missing, evidence in asking]
+        parts = iter(all_sums([one for its in asked for one in its], 1, counts=True))
+        sums = [summed([next(parts) for _ in its]) for its in asked]
+        fine = np.split(rows_whole(end_to_end(sums), place), np.cumsum([len(its.odd) for its in sums])[:-1])
+        for (number, missing, _), rows in zip(asking, fine, strict=True):
+            whole[number][missing.at >= 0] = rows[missing.at[missing.at >= 0]]
     return whole

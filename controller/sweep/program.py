@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...policies.groups import POOLED
-from ...policies.metrics import on_pairs
+from ...policies.metrics import on_labels, on_pairs
 from ...policies.policy import Place, RolloutPolicy
-from ...store.evidence import SeriesKey
+from ...store.evidence import ArmKey, SeriesKey
 from ...store.measurement import is_latency
 from ...store.rollouts import FrozenConstants
 from ..analysis.batching import OF_THE_SERVER
 from ..analysis.cells import SERIES, Cell, Limit, cells_of, is_amount, limits_of
 from ..analysis.comparison import may_lack
 from ..analysis.reading import Levels
+from ..analysis.sums import least_of_pairs
 from ..validity.lacking import told
-from .rows import Row, Rows
+from .rows import PLACE, Kind, Row, Rows
 from .silence import GateCells, Silence
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Kind = Literal["server", "requests", "units"]
 
+KINDS: Final[tuple[Kind, ...]] = ("server", "requests", "units", *PLACE)
+PLACES: Final[tuple[Place, ...]] = ("shadow", "canary")
 # Series of single requests: means of values and shares of events.
 _OUTCOMES: Final = frozenset(
     f"outcome.{name}" for name in ("accuracy", "recall", "false_positive_rate", "brier", "calibration")
@@ -41,6 +43,7 @@ class Tests:
     `cell`: position in the program. `harm_row`, `safe_row`: positions in `rows`. `sign`: -1 where the
     candidate harms by less. `gap`, `harm_level` (0: none), `variance`: for tuning. `counted`: y is a share of
     events. `absolute`: decided from few events too. `may_lack`: share of the candidate's y that may miss.
+    `pairs`: of tests on pairs, whose `harm_row` and `safe_row` are positions in it.
     """
 
     kind: Kind
@@ -60,14 +63,39 @@ class Tests:
     counted: NDArray[np.bool_]
     absolute: NDArray[np.bool_]
     may_lack: Floats
+    pairs: PairQuestions | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairQuestions:
+    """What is asked of pairs: Q differences, factors or least shares. All arrays are (Q,).
+
+    `row`: of the series. `ratio`: of stable's y that is taken from the candidate's, 1 for a difference.
+    `least`: the share that is asked for, NaN for none. `counted`: y is a share of events. `tau`: pairs that
+    are worth one where few differ.
+    """
+
+    row: Indices
+    ratio: Floats
+    least: Floats
+    counted: NDArray[np.bool_]
+    tau: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Missing:
+    """The series of values that answers of a place lack. `at`: where a cell's are in it, -1 for nowhere."""
+
+    place: Place
+    rows: Rows
+    at: Indices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """`gates`: in the policy's order; `silence`: their verdicts without a word. `first`, `second`: a cell's
-    tests in `tests` laid end to end, -1 where it has none. `steps`: the canary steps.
-    `missing`: the series of values that answers lack, `missing_at`: where a cell's are in it, -1 for nowhere;
-    `untold`: cells of which answers lack nothing.
+    tests in `tests` laid end to end, -1 where it has none. `missing`: of each place that has some; `untold`:
+    cells of which answers lack nothing. `shadow`: cells that are decided in a shadow.
     """
 
     policy: RolloutPolicy
@@ -81,10 +109,18 @@ class Program:
     first: Indices
     second: Indices
     weight: Floats
-    steps: tuple[int, ...]
-    missing: Rows
-    missing_at: Indices
+    missing: tuple[Missing, ...]
     untold: NDArray[np.bool_]
+    shadow: NDArray[np.bool_]
+
+    def steps(self, kind: Kind) -> tuple[int, ...]:
+        """The steps that decide tests of a kind."""
+        place = PLACE.get(kind, "canary")
+        return tuple(
+            k
+            for k, step in enumerate(self.policy.steps)
+            if step.place == place and (kind != "back" or step.mirror_back is not None)
+        )
 
 
 class Programs:
@@ -115,7 +151,7 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
     """Everything about a sweep that no evidence changes."""
     cells = cells_of(policy, constants)
     limits = tuple(limits_of(cell, constants) for cell in cells)
-    found: dict[Kind, list[tuple[int, Limit]]] = {"server": [], "requests": [], "units": []}
+    found: dict[Kind, list[tuple[int, Limit]]] = {kind: [] for kind in KINDS}
     gates: dict[tuple[int, Place], list[int]] = {}
     for position, cell in enumerate(cells):
         gates.setdefault((cell.index, cell.place), []).append(position)
@@ -129,14 +165,14 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
             first[position] = number
         else:
             second[position] = number
-    missing, missing_at = _missing(cells)
+    missing = tuple(one for place in PLACES if len((one := _missing(cells, place)).rows))
     its_gates = [_gate(index, place, positions, cells) for (index, place), positions in gates.items()]
     return Program(
         policy, constants, levels, cells, limits,
         tuple(its_gates), Silence(policy, its_gates), tests, first, second,
         np.array([cell.weight for cell in cells]),
-        tuple(k for k, step in enumerate(policy.steps) if step.place == "canary"),
-        missing, missing_at, np.array([not told(cell.series) for cell in cells]),
+        missing, np.array([not told(cell.series) for cell in cells], dtype=bool),
+        np.array([cell.place == "shadow" for cell in cells], dtype=bool),
     )  # fmt: skip
 
 
@@ -150,7 +186,9 @@ def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
     """How a cell is swept; None: it is read by itself."""
     if cell.against or cell.group.endswith(f"={POOLED}"):  # of several groups
         return None
-    if cell.place != "canary" or on_pairs(cell.gate, "canary") or not _swept(cell.gate.metric):
+    if on_pairs(cell.gate, cell.place):
+        return _paired_kind(cell)
+    if cell.place != "canary" or not _swept(cell.gate.metric):
         return None
     if is_latency(cell.gate.metric) or cell.series in OF_THE_SERVER:
         return "server"
@@ -159,11 +197,20 @@ def _kind(cell: Cell, constants: FrozenConstants) -> Kind | None:
     return None
 
 
+def _paired_kind(cell: Cell) -> Kind | None:
+    metric = cell.gate.metric
+    known = metric in _ALIKE or (_swept(metric) and metric != "prediction.divergence")
+    if not known or is_latency(metric) or on_labels(cell.gate):
+        return None
+    return "shadow" if cell.place == "shadow" else "back"
+
+
 def _swept(metric: str) -> bool:
     """Metrics that are not named here are read cell by cell, until somebody has held them equal."""
     return metric in _SWEPT or metric.startswith(("class_share.", "metrics."))
 
 
+_ALIKE: Final = frozenset({"prediction.agreement", "explanation.agreement"})
 _SWEPT: Final = frozenset({*SERIES, *_OUTCOMES, "stream.truncated", "tokens.output"}) | {
     f"{kind}.{quantile}" for kind in ("latency", "stream.first_token") for quantile in ("p50", "p95", "p99")
 }
@@ -177,10 +224,20 @@ def _tests(
     levels: Levels,
 ) -> Tests:
     rows: dict[Row, int] = {}
+    asked: dict[tuple[int, float, float, bool], int] = {}
     table: list[tuple[float, ...]] = []
     for position, limit in which:
         cell = cells[position]
         harm, safe = (rows.setdefault(row, len(rows)) for row in _rows(cell))
+        if kind in PLACE:
+            counted, least = not is_amount(cell.series, constants), limit.margin
+            ratios = (limit.harm_at, limit.margin) if limit.effect == "ratio" else (1.0, 1.0)
+            harm, safe = (
+                asked.setdefault(
+                    (harm, ratio, least if limit.effect == "share" else -1.0, counted), len(asked)
+                )
+                for ratio in ratios
+            )
         key = f"{cell.series}|{cell.group}"
         centre = constants.centres.get(key, 0.5)
         deviation = constants.deviations.get(key)
@@ -199,24 +256,44 @@ def _tests(
     columns = np.array(table, dtype=np.float64).T
     cell_of, harm_row, safe_row = (columns[k].astype(np.intp) for k in range(3))
     harm_ratio, safe_ratio, harm_null, safe_null, sign, gap, level, centres, variance = columns[3:12]
+    paired = None
+    if kind in PLACE:
+        at, ratio, least, counts = np.array(list(asked)).T
+        paired = PairQuestions(
+            at.astype(np.intp), ratio, np.where(least < 0.0, np.nan, least), counts.astype(bool),
+            max(1.0, constants.autocorrelation_time),
+        )  # fmt: skip
     return Tests(
-        kind, Rows(tuple(rows)), cell_of, harm_row, safe_row, harm_ratio, safe_ratio, harm_null, safe_null,
+        kind, Rows(tuple(rows), _low(rows) if kind in PLACE else None),
+        cell_of, harm_row, safe_row, harm_ratio, safe_ratio, harm_null, safe_null,
         sign, gap, level, centres, variance, columns[12].astype(bool), columns[13].astype(bool), columns[14],
+        paired,
     )  # fmt: skip
 
 
-def _missing(cells: Sequence[Cell]) -> tuple[Rows, Indices]:
+def _low(rows: Iterable[Row]) -> Floats:
+    """The least y of pairs, and of stable's side of them."""
+    return np.array([(least_of_pairs(row.candidate.metric), 0.0) for row in rows])
+
+
+def _missing(cells: Sequence[Cell], place: Place) -> Missing:
     rows: dict[Row, int] = {}
     at = [-1] * len(cells)
+    arms: tuple[ArmKey, ArmKey] = ("pair" if place == "shadow" else "candidate", "stable")
     for position, cell in enumerate(cells):
-        if told(cell.series) and cell.place == "canary" and not cell.group.endswith(f"={POOLED}"):
-            arms = (SeriesKey(arm, cell.group, f"{cell.series}.missing") for arm in ("candidate", "stable"))
-            at[position] = rows.setdefault(Row(*arms), len(rows))
-    return Rows(tuple(rows)), np.array(at, dtype=np.intp)
+        if told(cell.series) and cell.place == place and not cell.group.endswith(f"={POOLED}"):
+            keys = (SeriesKey(arm, cell.group, f"{cell.series}.missing") for arm in arms)
+            at[position] = rows.setdefault(Row(*keys), len(rows))
+    return Missing(place, Rows(tuple(rows)), np.array(at, dtype=np.intp))
 
 
 def _rows(cell: Cell) -> tuple[Row, Row]:
     """What harm and what safety compare."""
+    if on_pairs(cell.gate, cell.place):
+        row = Row(
+            SeriesKey("pair", cell.group, cell.series), SeriesKey("paired_stable", cell.group, cell.series)
+        )
+        return row, row
     if not is_latency(cell.gate.metric):
         row = Row(
             SeriesKey("candidate", cell.group, cell.series), SeriesKey("stable", cell.group, cell.series)

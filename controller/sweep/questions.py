@@ -5,7 +5,9 @@ Each function here is one of `methods` for many tests; names and conditions are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +139,23 @@ class Asked:
     harm: Question
     safe: Question
     odd: Bools
+
+
+def joined(parts: Sequence[Asked]) -> Asked:
+    """Answers to tests of one kind of several rollouts, one after another."""
+    return Asked(
+        _end_to_end([one.harm for one in parts]), _end_to_end([one.safe for one in parts]),
+        np.concatenate([one.odd for one in parts]),
+    )  # fmt: skip
+
+
+def _end_to_end(parts: Sequence[Question]) -> Question:
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in parts])
+        for name in Question.__slots__
+        if name != "methods"
+    }
+    return Question(**columns, methods=parts[0].methods)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.policy import Place
 from ...store.evidence import Evidence, SeriesKey
 from ...store.rollouts import EpochRecord
 from ..evidence.columns import Columns, Keys, Layout
@@ -16,6 +17,13 @@ from ..evidence.columns import Columns, Keys, Layout
 if TYPE_CHECKING:
     from ..stats.arrays import Deviations
     from .gather import EpochSums
+    from .questions import Asked
+
+Kind = Literal["server", "requests", "units", "shadow", "back"]
+"""Of tests: over time clusters, over requests, over clusters of units; on pairs, in batches of time."""
+
+PLACE: Final[dict[Kind, Place]] = {"shadow": "shadow", "back": "canary"}
+"""Where tests on pairs are asked: mirrored, or mirrored back to stable."""
 
 _REMEMBERED: Final = 4  # sets of keys: places of a rollout's steps, and of what its routers keep besides
 
@@ -54,10 +62,11 @@ class Fill:
 
 
 class Rows:
-    """R rows, and what follows from them alone, worked out once."""
+    """R rows, and what follows from them alone, worked out once. `low`: the least y of both, (R, 2)."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], low: NDArray[np.float64] | None = None) -> None:
         self.rows = tuple(rows)
+        self.low = low
         self.of_errors = np.array([row.candidate.metric == "errors" for row in self.rows], dtype=bool)
         self._places: tuple[Keys, NDArray[np.intp]] | None = None
         self._fills: dict[Layout, Fill] = {}
@@ -65,6 +74,7 @@ class Rows:
         self.sums: dict[int, tuple[Evidence, EpochSums | None]] = {}
         self.overdue: dict[int, tuple[Evidence, float]] = {}
         self.products: list[tuple[Deviations, Deviations, NDArray[np.float64]]] = []
+        self.answers: tuple[tuple[Evidence, ...], Asked] | None = None  # of pairs
         self._centres: tuple[tuple[EpochRecord, ...], NDArray[np.float64]] | None = None
 
     def __iter__(self) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from math import inf, isfinite, log
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.policy import Place
 from ...store.evidence import Evidence
 from ...store.measurement import CLUSTERS
 from ...store.rollouts import EpochRecord, Outcome
@@ -16,9 +17,11 @@ from ..analysis.cells import Limit
 from ..analysis.reading import Reading
 from ..analysis.sums import overdue
 from ..validity.lacking import lacks, lacks_more
-from .gather import EpochSums, epoch_sums, gathered, is_stored, moments_of, randomised, summed
+from .gather import EpochSums, epoch_sums, epochs_of, gathered, is_stored, moments_of, summed
+from .pairs import ask_pairs
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask
+from .rows import PLACE
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +49,7 @@ class Swept:
     def __init__(
         self,
         program: Program,
-        asked: tuple[Asked, ...],
+        asked: Sequence[Asked | None],
         known: NDArray[np.bool_],
         logs: tuple[Floats, ...],
         whole: NDArray[np.bool_],
@@ -61,23 +64,17 @@ class Swept:
         self._places = [
             (batch, test) for batch, one in enumerate(program.tests) for test in range(len(one.cell))
         ]
-        self._columns: list[_Columns] | None = None
-        self._logs: tuple[list[float], ...] = ()
-        self._reaches: list[tuple[list[float], list[float]]] | None = None
+        self._columns: dict[int, _Columns] = {}
+        self._reaches: dict[int, tuple[list[float], list[float]]] = {}
 
     def reading(self, cell: int, *, interval: bool) -> Reading:
         """The reading of a known cell."""
-        if self._columns is None:
-            self._columns = [
-                _Columns.of(*both) for both in zip(self._program.tests, self._asked, strict=True)
-            ]
-            self._logs = self.harm.tolist(), self.safe.tolist(), self.safe_last.tolist()
         program = self._program
         batch, test = self._places[int(program.first[cell])]
-        columns, limit = self._columns[batch], program.limits[cell][0]
+        columns, limit = self._columns_of(batch), program.limits[cell][0]
         level = program.levels.harm * program.cells[cell].weight
         low, high = self._interval(batch, test, limit, decides_harm=level > 0.0) if interval else (None, None)
-        harm, safe, last = (log_e[cell] for log_e in self._logs)
+        harm, safe, last = (float(log_e[cell]) for log_e in (self.harm, self.safe, self.safe_last))
         needed = -log(program.levels.safe)
         return Reading(
             Outcome.PASS if self.passed[cell] else Outcome.INCONCLUSIVE, "",
@@ -90,12 +87,7 @@ class Swept:
     def _interval(
         self, batch: int, test: int, limit: Limit, *, decides_harm: bool
     ) -> tuple[float | None, float | None]:
-        if self._reaches is None:
-            self._reaches = [
-                self._reach(*both) for both in zip(self._program.tests, self._asked, strict=True)
-            ]
-        assert self._columns is not None  # noqa: S101 (`reading` has made them)
-        columns, (for_harm, for_safe) = self._columns[batch], self._reaches[batch]
+        columns, (for_harm, for_safe) = self._columns_of(batch), self._reaches_of(batch)
         sign = columns.sign[test]
         near = columns.harm.estimate[test] - sign * for_harm[test]
         far = columns.safe.estimate[test] + sign * for_safe[test]
@@ -105,11 +97,24 @@ class Swept:
         )
         return ends if sign > 0.0 else (ends[1], ends[0])
 
-    def _reach(self, tests: Tests, got: Asked) -> tuple[list[float], list[float]]:
-        common = np.full_like(tests.gap, self._program.levels.safe)
-        with np.errstate(all="ignore"):
-            harm, safe = got.harm.reach(tests.gap, levels_of(tests)), got.safe.reach(tests.gap, common)
-        return harm.tolist(), safe.tolist()
+    def _columns_of(self, batch: int) -> _Columns:
+        if batch not in self._columns:
+            self._columns[batch] = _Columns.of(self._program.tests[batch], self._answers(batch))
+        return self._columns[batch]
+
+    def _reaches_of(self, batch: int) -> tuple[list[float], list[float]]:
+        if batch not in self._reaches:
+            tests, got = self._program.tests[batch], self._answers(batch)
+            common = np.full_like(tests.gap, self._program.levels.safe)
+            with np.errstate(all="ignore"):
+                harm, safe = got.harm.reach(tests.gap, levels_of(tests)), got.safe.reach(tests.gap, common)
+            self._reaches[batch] = harm.tolist(), safe.tolist()
+        return self._reaches[batch]
+
+    def _answers(self, batch: int) -> Asked:
+        got = self._asked[batch]
+        assert got is not None  # noqa: S101 (a cell is known where its tests were asked)
+        return got
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +147,9 @@ class _Columns:
 
 
 def _told(side: _Side, test: int, value: float, limit: Limit, null: float) -> float | None:
-    """A difference as it is shown: itself, or as a factor (see `reading._Test`)."""
+    """A difference as it is shown: itself, as a share or as a factor (see `reading._Test`)."""
+    if limit.effect == "share":
+        value = min(1.0, max(0.0, limit.margin + value))
     if limit.effect == "ratio":
         n_c, expected = side.n_c[test], side.expected[test]
         value = null + value * null * n_c / expected if expected > 0.0 else inf
@@ -159,13 +166,14 @@ def levels_of(tests: Tests) -> Floats:
 
 
 def sweep(program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]) -> Swept | None:
-    """Ask all tests of a program; None where no epoch was randomised yet."""
-    found = randomised(epochs, evidence)
-    if not found or not program.steps:
-        return None
-    asked = tuple(_ask(one, program, found) for one in program.tests)
-    first = {step: first_of(found, step) for step in program.steps}
-    if not asked:
+    """Ask all tests of a program; None where there is no evidence of any yet."""
+    asked: list[Asked | None] = []
+    first: list[list[int | None]] = []
+    for tests in program.tests:
+        found, steps = epochs_of(tests.kind, epochs, evidence), program.steps(tests.kind)
+        asked.append(_ask(tests, program, found) if found and steps else None)
+        first.append([first_of(found, step) for step in steps])
+    if not any(asked):
         return None
     harm, safe, last, odd = _all_tests(program, asked, first)
     cells = len(program.cells)
@@ -191,27 +199,40 @@ def _whole(
 ) -> NDArray[np.bool_]:
     """`lacking` of all cells at once; those whose sums are odd are its own."""
     whole = program.untold.copy()
-    rows = program.missing
-    found = [
-        evidence[one.epoch]
-        for one in epochs
-        if one.place == "canary" and one.step is not None and one.epoch in evidence
-    ]
-    if len(rows):
-        fine = rows_whole(summed([epoch_sums(rows, one, 1, counts=True) for one in found]))
-        swept = program.missing_at >= 0
-        whole[swept] = fine[program.missing_at[swept]]
+    for missing in program.missing:
+        found = evidence_at(missing.place, epochs, evidence)
+        swept = missing.at >= 0
+        if found:
+            sums = summed([epoch_sums(missing.rows, one, 1, counts=True) for one in found])
+            whole[swept] = rows_whole(sums, missing.place)[missing.at[swept]]
+        else:
+            whole[swept] = True
     return whole
 
 
-def rows_whole(sums: EpochSums) -> NDArray[np.bool_]:
+def evidence_at(
+    place: Place, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
+) -> list[Evidence]:
+    """All evidence of a place."""
+    return [
+        evidence[one.epoch]
+        for one in epochs
+        if one.place == place and one.step is not None and one.epoch in evidence
+    ]
+
+
+def rows_whole(sums: EpochSums, place: Place) -> NDArray[np.bool_]:
     """Rows of missing values of which, over all epochs, too few are missing to matter."""
     theirs, missing, asked, without = sums.totals.reshape(-1, 4).T
-    few = np.logical_or(lacks(asked, without), lacks_more(asked, without, theirs, missing))
+    beside = 0.0 if place == "shadow" else 1.0  # of pairs only those count in which stable had a value
+    few = np.logical_or(lacks(asked, without), lacks_more(beside * asked, beside * without, theirs, missing))
     return np.asarray(~sums.odd & ~few)
 
 
 def _ask(tests: Tests, program: Program, found: Sequence[tuple[EpochRecord, Evidence]]) -> Asked:
+    if tests.kind in PLACE:
+        with np.errstate(all="ignore"):
+            return ask_pairs(tests, found)
     clusters = 1 if tests.kind == "requests" else CLUSTERS
     parts = [epoch_sums(tests.rows, one, clusters, counts=tests.kind == "server") for _, one in found]
     centres = tests.rows.centres(tuple(epoch for epoch, _ in found), program.constants.centres)
@@ -255,25 +276,35 @@ def first_of(found: Sequence[tuple[EpochRecord, Evidence]], step: int) -> int | 
 
 
 def _all_tests(
-    program: Program, asked: Sequence[Asked], first: Mapping[int, int | None]
+    program: Program, asked: Sequence[Asked | None], first: Sequence[Sequence[int | None]]
 ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
-    """Of all batches end to end: harm carried over the steps, safety over all and on the last step, odd."""
+    """Of all batches end to end: harm carried over the steps, safety over all and on the last step, odd.
+
+    `first`: of each batch, the first epoch of each of its steps. What has no epochs yet is odd.
+    """
     harms: list[Floats] = []
     safes: list[Floats] = []
     lasts: list[Floats] = []
-    steps = program.steps
-    for tests, got in zip(program.tests, asked, strict=True):
+    odd: list[NDArray[np.bool_]] = []
+    for tests, got, steps in zip(program.tests, asked, first, strict=True):
+        nothing = np.zeros(len(tests.cell))
+        if got is None:
+            harms.append(nothing)
+            safes.append(nothing - np.inf)
+            lasts.append(nothing - np.inf)
+            odd.append(nothing == 0.0)
+            continue
         with np.errstate(all="ignore"):
             harm = got.harm.log_e(tests.sign, tests.harm_null, tests.gap, levels_of(tests), safe=False)
             common = np.full_like(tests.gap, program.levels.safe)
             safe = got.safe.log_e(tests.sign, tests.safe_null, tests.gap, common, safe=True)
         harm = np.where(np.isnan(harm), 0.0, harm)  # says nothing yet: E = 1
         safe = np.where(np.isnan(safe), -np.inf, safe)
-        begun = [harm[:, place] for place in (first[step] for step in steps) if place is not None]
-        waiting = [np.zeros(len(tests.cell))] * (len(steps) - len(begun))
+        begun = [harm[:, place] for place in steps if place is not None]
+        waiting = [nothing] * (len(steps) - len(begun))
         harms.append(np.logaddexp.reduce(np.array(begun + waiting), axis=0) - log(len(steps)))
         safes.append(safe[:, 0])
-        place = first[steps[-1]]
-        lasts.append(np.full(len(tests.cell), -np.inf) if place is None else safe[:, place])
-    odd = [got.odd | ~got.harm.computable[:, 0] for got in asked]
+        place = steps[-1]
+        lasts.append(nothing - np.inf if place is None else safe[:, place])
+        odd.append(got.odd | ~got.harm.computable[:, 0])
     return np.concatenate(harms), np.concatenate(safes), np.concatenate(lasts), np.concatenate(odd)
