@@ -113,7 +113,7 @@ def _requests(
 def _pairs(
     looks: int, size: int, spread: float, effect: float, fixed: float
 ) -> Callable[[np.random.Generator, int, bool], Called]:
-    """P4 and P3 on differences in [-1, 1] that are independent of each other; looks are batches of ``size``."""
+    """P4 and P3 on differences in [-1, 1] that are independent of each other; looks of ``size`` pairs."""
     grid = np.array([k / 20 - 1.0 for k in range(41)])
     shares = scenes.bell(np.array(0.0), spread, tuple(grid.tolist()))
 

@@ -15,13 +15,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.policy import Place
 from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
 from .batch import Batch, Found, Frames
 from .gather import epochs_of, is_stored, summed
 from .kept import Asked, all_sums, end_to_end
 from .program import KINDS, PLACES, Program
-from .rows import PLACE
+from .rows import PLACE, Kind
 from .swept import Standing, evidence_at, first_of, rows_whole
 
 Floats = NDArray[np.float64]
@@ -82,13 +83,17 @@ def glance(looks: Sequence[Looked]) -> list[Standing | None]:
         program = look.program
         if not program.tests:
             continue
-        epochs = {kind: epochs_of(kind, look.epochs, look.evidence) for kind in KINDS}
-        places = {
+        epochs: dict[Kind, list[tuple[EpochRecord, Evidence]]] = {
+            kind: epochs_of(kind, look.epochs, look.evidence) for kind in KINDS
+        }
+        places: dict[Kind, list[int]] = {
             kind: [-1 if place is None else place for place in firsts]
             for kind in KINDS
             if (firsts := [first_of(epochs[kind], step) for step in program.steps(kind)])
         }
-        evidence = {place: evidence_at(place, look.epochs, look.evidence) for place in PLACES}
+        evidence: dict[Place, list[Evidence]] = {
+            place: evidence_at(place, look.epochs, look.evidence) for place in PLACES
+        }
         alike.setdefault(tuple(len(its) for its in epochs.values()), []).append(
             Found(at, program, epochs, places, evidence)
         )

@@ -116,8 +116,9 @@ def _tail(questions: PairQuestions, n: Floats, y: Floats, square: Floats, base: 
     pairs = got.pairs
     differ = np.count_nonzero(square > 0.0, axis=1)[row] < FEWEST_BATCHES_THAT_DIFFER
     differ |= questions.counted & (total_square < FEWEST_EVENTS)
-    nothing = got.variance == 0.0
-    few = np.where(share, np.minimum(pairs - total_y, total_y) < FEWEST_EVENTS, differ) | nothing
+    nothing: Bools = got.variance == 0.0
+    of_share: Bools = np.minimum(pairs - total_y, total_y) < FEWEST_EVENTS
+    few = (share & of_share) | (~share & differ) | nothing
     too_few = factor & (nothing | (2.0 * total_base + total_y < FEWEST_EVENTS))
     bounded = few & ~factor
     floor = np.where(share, least, 0.0)

@@ -267,7 +267,6 @@ def test_glances_at_many_come_to_what_the_reader_says() -> None:
                 if mine.passed[position]:
                     assert bool(mine.last[position]) == expected.proven_last
                 passed += bool(mine.passed[position])
-        assert look.program.tests
     assert passed > 50
 
 
