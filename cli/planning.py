@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError
 from .options import DEFAULT_API, Api, Format, Output, Timeout
 
 if TYPE_CHECKING:
@@ -161,7 +161,10 @@ def _given(assume: Path | None, flags: dict[str, Any]) -> Given:
         from ..policies.text import read_file
         from ..policies.yaml import load_yaml
 
-        found = {key: _number(value) for key, value in load_yaml(read_file(assume), str(assume)).data.items()}
+        document = load_yaml(read_file(assume), str(assume), "holds numbers, such as rate: 20")
+        if document.problems:
+            raise FileError(tuple(problem for _, problem in document.problems))
+        found = {key: _number(value) for key, value in document.data.items()}
     given = {key: value for key, value in flags.items() if value is not None}
     written = found.get("slices")
     if "slices" in given and isinstance(written, Mapping):

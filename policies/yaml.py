@@ -76,8 +76,11 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def load_yaml(content: bytes | str, file: str) -> Document:
-    """The document in `content`. Raises FileError where the text cannot be read to its end as one mapping."""
+def load_yaml(content: bytes | str, file: str, begins: str = "begins with format: accede/v1") -> Document:
+    """The document in `content`; `begins`: how such a file begins, for who wrote none.
+
+    Raises FileError where the text cannot be read to its end as one mapping.
+    """
     text = decode(content, file)
     builder = _Builder(file)
     try:
@@ -88,9 +91,9 @@ def load_yaml(content: bytes | str, file: str) -> Document:
         # PyYAML meets escapes such as "\UFFFFFFFF" and huge directive numbers with Python's own errors.
         raise fatal(file, START, "not valid YAML: an escape or number is out of range") from None
     if data is None and not builder.values:
-        raise fatal(file, START, "the file is empty; it begins with format: accede/v1")
+        raise fatal(file, START, f"the file is empty; it {begins}")
     if not isinstance(data, dict):
-        message = "the file must be a mapping that begins with format: accede/v1"
+        message = f"the file must be a mapping that {begins}"
         raise FileError((*builder.found(), Problem(file, *builder.at(()), "", message)))
     return Document(file, data, builder.values, builder.keys, tuple(builder.problems))
 

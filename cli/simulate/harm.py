@@ -17,6 +17,7 @@ _FORMS: Final = {
     "latency": re.compile(r"x([0-9.]+)"),
     "score": re.compile(r"([+-][0-9.]+)(sd)?"),
 }
+_MOST: Final = 1e6  # as a factor, or added: beyond it nothing is simulated but overflow
 _ALLOWED: Final = (
     "errors=+2pp, missing=+1pp, latency=x1.5, score=+0.2sd, score=-0.05; with @SLICE=GROUP at the end"
 )
@@ -50,7 +51,7 @@ class Harm:
 def harm_of(text: str) -> Harm:
     """Read what `--inject` says. Raises UsageError."""
     kind, equals, rest = text.partition("=")
-    written, _, group = rest.partition("@")
+    written, at, group = rest.partition("@")
     form = _FORMS.get(kind)
     match = form.fullmatch(written) if form is not None and equals else None
     try:
@@ -58,7 +59,8 @@ def harm_of(text: str) -> Harm:
     except ValueError:
         match = None
         amount = -1.0
-    if match is None or (kind in {"errors", "missing"} and amount > 100.0):  # noqa: PLR2004  (percent)
+    most = 100.0 if kind in {"errors", "missing"} else _MOST  # percent
+    if match is None or abs(amount) > most or (at and not group):
         raise UsageError(f"--inject: cannot read {text[:60]!r}; allowed: {_ALLOWED}")
     if kind in {"errors", "missing"}:
         return Harm(kind, amount / 100.0, group=group)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from ...errors import FileError, Problem
 from ...router.facts import Ending
+from ..reading import opened
 
 _ENDINGS: Final = {ending.name.lower(): int(ending) for ending in Ending}
 
@@ -42,9 +43,14 @@ class Request:
     fields: dict[str, Any]
 
 
+_At = Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]  # seconds since 1970; the year 5138
+_Status = Annotated[int, msgspec.Meta(ge=0, le=599)]
+_Latency = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+
+
 class _Answer(msgspec.Struct):
-    status: int
-    latency: float
+    status: _Status
+    latency: _Latency
     ending: str
     predictions: list[Known] = []
 
@@ -52,12 +58,12 @@ class _Answer(msgspec.Struct):
 class _Line(msgspec.Struct):
     v: Literal[1]
     kind: str
-    at: float
+    at: _At
     arm: str = "stable"
     served: str = "stable"
     ending: str = "answered"
-    status: int = 0
-    latency: float = 0.0
+    status: _Status = 0
+    latency: _Latency = 0.0
     unit: int = -1
     excluded: bool = False
     predictions: list[Known] = []
@@ -99,29 +105,31 @@ def read(path: Path, *, pairs: bool) -> Recorded:
                 left_out += 1
             else:
                 found.append(request)
-    if len(found) < 2:  # noqa: PLR2004  (one moment is no time)
-        what = "pairs" if pairs else "exchanges of stable"
-        raise FileError((Problem(str(path), 1, 1, "", f"holds no recorded {what} (.jsonl of `recording`)"),))
     found.sort(key=lambda request: request.at)
+    if len(found) < 2 or found[0].at == found[-1].at:  # noqa: PLR2004  (one moment is no time)
+        what = "pairs" if pairs else "exchanges of stable"
+        told = f"holds no recorded {what} of two moments or more (.jsonl of `recording`)"
+        raise FileError((Problem(str(path), 1, 1, "", told),))
     return Recorded(tuple(found), left_out, cut)
 
 
 def _lines(file: Path) -> Iterator[_Line | None]:
     decoder = msgspec.json.Decoder(_Line)
-    try:
-        texts = file.read_bytes().split(b"\n")
-    except OSError as problem:
-        raise FileError((Problem(str(file), 1, 1, "", f"cannot be read: {problem.strerror}"),)) from None
+    with opened(file) as whole:
+        texts = whole.read().split(b"\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         try:
             yield decoder.decode(text)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             if number == len(texts):
                 yield None
                 continue
-            told = f"is no line of a recording: {str(problem).partition(' - at')[0]}"
+            why = (
+                str(problem).partition(" - at")[0] if isinstance(problem, msgspec.DecodeError) else "no JSON"
+            )
+            told = f"is no line of a recording: {why}"
             raise FileError((Problem(str(file), number, 1, "", told),)) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -52,13 +53,19 @@ def simulated(asked: Asked) -> tuple[Summary, Played]:
     service = load_service(asked.service)
     harms = [harm_of(text) for text in asked.inject]
     recorded = read(asked.recording, pairs=asked.pairs)
+    _check_kind(service, recorded)
     whole = _policy(asked, service)
     policy, left_out = _possible(whole.without_approvals(), service, recorded)
     if not policy.gates:
         raise UsageError("no gate of the policy can be simulated: " + "; ".join(left_out))
     affected = [_affected(harm, service, recorded) for harm in harms]
-    sd = _deviation(recorded)
-    if any(harm.in_sd for harm in harms) and sd <= 0.0:
+    values = _numbers(recorded)
+    # Predictions of any size are recorded: an overflow is no deviation that anything could be measured in.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sd = float(np.std(values)) if values else 0.0
+    if any(harm.kind == "score" for harm in harms) and not values:
+        raise UsageError("--inject score: the recorded predictions are no numbers")
+    if any(harm.in_sd for harm in harms) and not 0.0 < sd < inf:
         raise UsageError("--inject score=…sd: the recorded predictions are no numbers that vary")
     service = service.model_copy(
         update={"versions": {**service.versions, _OWN: Version(url="http://candidate")}}
@@ -161,12 +168,26 @@ def _affected(
     return np.array(there, dtype=np.bool_)
 
 
-def _deviation(recorded: Recorded) -> float:
-    values = [
+def _numbers(recorded: Recorded) -> list[float]:
+    return [
         value for request in recorded.requests for value in request.stable.values
         if isinstance(value, float | int)
     ]  # fmt: skip
-    return float(np.std(values)) if values else 0.0
+
+
+def _check_kind(service: ModelService, recorded: Recorded) -> None:
+    """Refuse a recording of another kind of prediction than the service's file declares."""
+    declared = service.prediction
+    if declared.type not in {"number", "label"}:
+        return
+    other = str if declared.type == "number" else float
+    sides = (side for request in recorded.requests for side in (request.stable, request.candidate))
+    if any(isinstance(value, other) for side in sides if side is not None for value in side.values):
+        seen = "texts" if other is str else "numbers"
+        raise UsageError(
+            f"the recording holds predictions that are {seen}; service {service.name!r} declares "
+            f"prediction: {{type: {declared.type}}}"
+        )
 
 
 def _summary(

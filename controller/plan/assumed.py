@@ -11,6 +11,7 @@ Source = Literal["given", "measured", "assumed"]
 
 _Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 _Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+_Many = Annotated[float, Field(gt=0.0, le=1e9)]  # more is nobody's traffic, and overflows
 
 
 class Given(BaseModel):
@@ -28,16 +29,16 @@ class Given(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    rate: _Positive | None = None
+    rate: _Many | None = None
     error_rate: _Share | None = None
     selection_rate: _Share | None = None
     sd: _Positive | None = None
     agreement: _Share | None = None
     correlation: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     slices: dict[str, _Share] = {}
-    units: _Positive | None = None
+    units: _Many | None = None
     within_unit: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    burstiness: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] | None = None
+    burstiness: Annotated[float, Field(ge=1.0, le=1e6)] | None = None
     labelled: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     true_cases: _Share | None = None
     harm: Annotated[float, Field(gt=1.0, le=100.0)] | None = None

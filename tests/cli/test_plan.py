@@ -125,6 +125,8 @@ def test_numbers_come_from_a_file_and_a_flag_goes_before_it(accede: Run, files: 
     ("flags", "message"),
     [
         (["--rate", "-1"], "rate: Input should be greater than 0"),
+        (["--rate", "nan"], "rate: Input should be"),
+        (["--rate", "1e300"], "rate: Input should be less than or equal to 1000000000"),
         (["--share", "plan=paid"], "write sex=female=0.02"),
         (["--share", "plan=none=0.1"], "no group 'plan=none' in service 'recs'"),
         (["--plot", "/nowhere/plan.svg", "--rate", "500"], "cannot be written"),
@@ -136,6 +138,23 @@ def test_what_is_wrong_is_one_line(accede: Run, files: Path, flags: list[str], m
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rate: 20\nrate: 30\n", "given.yaml:2:1: rate: "),
+        ("", "given.yaml:1:1: the file is empty; it holds numbers, such as rate: 20"),
+        ("[1]\n", "given.yaml:1:1: the file must be a mapping that holds numbers"),
+    ],
+)
+def test_a_file_of_numbers_is_read_as_strictly_as_others(
+    accede: Run, files: Path, text: str, told: str
+) -> None:
+    (files / "given.yaml").write_text(text)
+    done = accede("plan", files / "recs.yaml", "--assume", files / "given.yaml")
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
 
 
 def test_a_controller_plans_for_what_it_knows(accede: Run, controller: str) -> None:

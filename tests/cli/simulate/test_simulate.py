@@ -154,7 +154,11 @@ class TestHarm:
         large, small = (simulate("--runs", "6", "--inject", f"errors=+{pp}pp") for pp in (30, 8))
         assert large["rolled_back"]["exposed_median"] < small["rolled_back"]["exposed_median"]
 
-    @pytest.mark.parametrize("text", ["errors=2%", "speed=x2", "latency=+2", "score=big", "errors=+200pp"])
+    @pytest.mark.parametrize("text", [
+            "errors=2%", "speed=x2", "latency=+2", "score=big", "errors=+200pp", "errors=+2pp@",
+            f"latency=x{'9' * 400}",
+        ],
+    )  # fmt: skip
     def test_what_cannot_be_read_is_refused(self, accede: Run, folder: Path, text: str) -> None:
         found = accede(
             "simulate", folder / "service.yaml", "-r", folder / "recordings" / "credit", "--inject", text
@@ -199,6 +203,43 @@ class TestFaults:
         assert found.returncode == 2
         assert "r.jsonl:1:1: is no line of a recording" in found.stderr
         assert "SECRET" not in found.stderr
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"at": 1.7e308}, "r.jsonl:1:1: is no line of a recording: Expected `float` <="),
+            ({"at": 5.0}, "holds no recorded exchanges of stable of two moments or more"),
+            ({"latency": -1.0}, "r.jsonl:1:1: is no line of a recording: Expected `float` >="),
+            ({"status": -1}, "r.jsonl:1:1: is no line of a recording: Expected `int` >="),
+            ({"predictions": ["SECRET"]}, "the recording holds predictions that are texts; service 'credit'"),
+            ({"kind": "\udcff"}, "r.jsonl:1:1: is no line of a recording: no JSON"),
+        ],
+    )
+    def test_numbers_that_no_router_records_are_refused(
+        self, accede: Run, folder: Path, tmp_path: Path, changes: dict[str, Any], told: str
+    ) -> None:
+        lines = [
+            json.dumps({"v": 1, "kind": "exchange", "at": float(n), **changes}, ensure_ascii=False)
+            for n in range(1, 4)
+        ]
+        path = tmp_path / "r.jsonl"
+        path.write_bytes("\n".join([*lines, ""]).encode(errors="surrogateescape"))
+        found = accede("simulate", folder / "service.yaml", "-r", path)
+        assert found.returncode == 2, found.stdout
+        assert told in found.stderr
+        assert "SECRET" not in found.stderr
+        assert "unexpected" not in found.stderr
+
+    def test_a_score_that_is_no_number_cannot_be_moved(
+        self, accede: Run, folder: Path, tmp_path: Path
+    ) -> None:
+        line = '{"v": 1, "kind": "exchange", "at": %d, "predictions": [null]}\n'
+        (tmp_path / "r.jsonl").write_text("".join(line % n for n in range(5)))
+        found = accede(
+            "simulate", folder / "service.yaml", "-r", tmp_path / "r.jsonl", "--inject", "score=+0.2"
+        )
+        assert found.returncode == 2
+        assert "the recorded predictions are no numbers" in found.stderr
 
     def test_a_recording_without_pairs_says_so(self, accede: Run, folder: Path) -> None:
         found = accede("simulate", folder / "service.yaml", "-r", folder / "recordings" / "credit", "--pairs")
