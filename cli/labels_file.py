@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from ..errors import FileError, Problem, UsageError
+from .reading import opened
 
 SUFFIXES: Final = (".csv", ".jsonl", ".ndjson")
 MOST_PROBLEMS: Final = 20
 _LONGEST: Final = 2**18  # bytes of a line
+_LONGEST_ID: Final = 1000  # characters, as the controller takes them
 
 Value = bool | float | str
 
@@ -70,13 +73,11 @@ def _lines(path: Path) -> Iterator[tuple[int, LabelLine | str]]:
         )
     try:
         if path.suffix == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as text:
+            with TextIOWrapper(opened(path), encoding="utf-8", newline="") as text:
                 yield from _csv(path, text)
         else:
-            with path.open("rb") as lines:
+            with opened(path) as lines:
                 yield from _json(path, lines)
-    except OSError as problem:
-        raise FileError((Problem(str(path), 1, 1, "", f"cannot be read: {problem.strerror}"),)) from None
     except UnicodeDecodeError:
         raise FileError((Problem(str(path), 1, 1, "", "is not UTF-8"),)) from None
 
@@ -122,7 +123,8 @@ def _csv_line(path: Path, number: int, header: list[str], fields: list[str]) -> 
     if len(fields) != len(header):
         return f"has {len(fields)} fields where the first line names {len(header)} columns"
     row = dict(zip(header, fields, strict=True))
-    request, value = row.pop("request_id"), row.pop("value").strip()
+    # A request id is the value of a header, which has no space around it.
+    request, value = row.pop("request_id").strip(), row.pop("value").strip()
     groups = {name: group for name, group in row.items() if group}
     return _checked(LabelLine(request, value or None, groups, f"{path}:{number}"))
 
@@ -130,6 +132,8 @@ def _csv_line(path: Path, number: int, header: list[str], fields: list[str]) -> 
 def _checked(line: LabelLine) -> LabelLine | str:
     if not line.request_id.strip():
         return "has no request_id"
-    if line.value is None and not line.groups:
+    if len(line.request_id) > _LONGEST_ID:
+        return f"has a request_id of more than {_LONGEST_ID} characters"
+    if line.value == [] or (line.value is None and not line.groups):
         return "has no value"
     return line

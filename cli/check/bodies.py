@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -37,17 +38,25 @@ def call_path(service: ModelService) -> str:
 
 
 def value_of(text: str) -> Any:
-    """A CSV field as JSON: numbers, true and false, nothing for an empty one, else text."""
+    """A CSV field as JSON: numbers, true and false, nothing for an empty one, else text.
+
+    Raises ValueError for a number that no server reads as the same one.
+    """
     if text in _WORDS:
         return _WORDS[text]
     if _NUMBER.fullmatch(text):
         number = float(text)
+        if not isfinite(number):
+            raise ValueError("holds a number beyond 1.8e308, which JSON readers do not share")
         return int(text) if text.lstrip("-").isdigit() else number
     return text
 
 
 def body_of(protocol: str, row: Mapping[str, str]) -> bytes:
-    """The request that asks for the prediction of one CSV row. Raises UsageError for other protocols."""
+    """The request that asks for the prediction of one CSV row.
+
+    Raises UsageError for other protocols, ValueError for what is no JSON.
+    """
     values = {name: value_of(text) for name, text in row.items()}
     document: Any
     if protocol in _INSTANCES:

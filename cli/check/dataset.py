@@ -14,7 +14,6 @@ import csv
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -23,6 +22,7 @@ import numpy as np
 import xxhash
 
 from ...errors import AccedeError, FileError, Problem, UsageError
+from ..reading import opened, state_of
 from .bodies import body_of
 from .problems import Problems
 from .truth import UNKNOWN, Label, Sent, Truth
@@ -63,6 +63,11 @@ class Dataset:
             raise UsageError(
                 f"{path}: a data set is {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'}"
             )
+        if path.suffix != ".csv" and columns not in {None, Columns()}:
+            raise UsageError(
+                "--id, --unit, --label and --group name columns of a CSV; a row of JSON Lines is "
+                '{"id": …, "unit": …, "label": …, "groups": {…}, "request": {…}}'
+            )
         self.path = path
         self._protocol = protocol
         self._longest = longest
@@ -72,10 +77,8 @@ class Dataset:
         self._header: list[str] = []
         self._starts, self._lines = array("q"), array("q")
         self._units, self._ids = array("Q"), array("Q")
-        try:
-            self._file: BufferedReader = path.open("rb")
-        except OSError as problem:
-            raise FileError((Problem(str(path), 1, 1, "", f"cannot be read: {problem.strerror}"),)) from None
+        self._file = opened(path)
+        self._was = state_of(self._file)
         try:
             self._scan()
         except AccedeError:
@@ -94,7 +97,7 @@ class Dataset:
         """The row of an index. Raises AccedeError where the file has changed since it was checked."""
         self._file.seek(self._starts[index])
         for start, line, found in self._records(self._starts[index], self._lines[index]):
-            if start == self._starts[index] and isinstance(found, Row):
+            if start == self._starts[index] and isinstance(found, Row) and state_of(self._file) == self._was:
                 return Row(line, found.body, found.id, found.unit, found.label)
             break
         raise AccedeError(f"{self.path}: has changed while it was read, at line {self._lines[index]}")
@@ -139,11 +142,15 @@ class Dataset:
         line = self._file.readline(self._longest + 1)
         none: list[str] = []
         try:
-            self._header = next(csv.reader([line.decode("utf-8-sig")], strict=True), none)
+            self._header = next(csv.reader([line.decode()], strict=True), none)
         except (UnicodeDecodeError, csv.Error):
             self._header = []
+        told = ""
         if len(set(self._header)) < len(self._header) or not any(self._header):
             told = "the first line must name the columns, each once"
+        elif "" in self._header:  # what pandas writes for its index
+            told = f"column {self._header.index('') + 1} has no name; name it, or leave it out"
+        if told:
             raise FileError((Problem(str(self.path), 1, 1, "", told),))
         for flag, name in (
             ("--id", self._columns.id), ("--unit", self._columns.unit), ("--label", self._columns.label),
@@ -208,9 +215,10 @@ class Dataset:
                 row.pop(self._columns.label, "") or None,
                 {name: group for name, group in told.items() if group},
             )
+            body = body_of(self._protocol, row)
         except ValueError as problem:
             return str(problem)
-        return Row(line, body_of(self._protocol, row), id_, unit, label)
+        return Row(line, body, id_, unit, label)
 
 
 def _json_row(line: int, text: bytes, truth: Truth) -> Row | str:

@@ -7,10 +7,13 @@ most one of failure, error, skipped. What is inconclusive is a failure of that t
 from __future__ import annotations
 
 from html import escape
+from typing import Final
 
 from ...store.rollouts import Outcome
 from .outcome import GateOutcome, Outcomes
 from .shown import counted, deciding, headline
+
+_NOT_XML: Final = frozenset(map(chr, (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)))
 
 
 def text(found: Outcomes) -> str:
@@ -78,4 +81,4 @@ def _case(found: Outcomes, name: str, inside: str) -> str:
 
 def _text(value: str) -> str:
     """Escaped, without the characters that XML 1.0 does not have."""
-    return escape("".join(c for c in value if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff")))
+    return escape("".join(c for c in value if c in "\t\n" or (c >= " " and c not in _NOT_XML)))

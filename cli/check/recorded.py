@@ -15,13 +15,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
 from ...errors import AccedeError, FileError, Problem
 from ...router.facts import Ending
+from ..reading import opened, state_of
 from .dataset import Row
 from .problems import Problems
 from .trial import Answer
@@ -32,8 +33,8 @@ class _Line(msgspec.Struct):
     id: str | int
     request: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
-    status: int = 200
-    latency: float | None = None
+    status: Annotated[int, msgspec.Meta(ge=100, le=599)] = 200
+    latency: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
     ending: Literal["answered", "connect", "timeout", "truncated"] = "answered"
     unit: str | int = ""
     label: Sent | list[Sent] | None = None
@@ -50,12 +51,21 @@ class Answers:
         self._starts = array("q")
         self.index: dict[str, int] = {}
         self.timed = True
+        self._file = opened(path)
+        self._was = state_of(self._file)
         try:
-            self._file = path.open("rb")
-        except OSError as problem:
-            raise FileError((Problem(str(path), 1, 1, "", f"cannot be read: {problem.strerror}"),)) from None
-        problems = Problems(path)
-        start = 0
+            self._scan(requests=requests)
+        except AccedeError:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _scan(self, *, requests: bool) -> None:
+        problems = Problems(self.path)
+        start = self._file.tell()
         for number, text in enumerate(iter(self._file.readline, b""), 1):
             if text.strip():
                 self._add(text, number, start, problems, requests=requests)
@@ -64,7 +74,7 @@ class Answers:
                 break
         problems.raise_any()
         if not self.index:
-            raise FileError((Problem(str(path), 1, 1, "", "holds no answer"),))
+            raise FileError((Problem(str(self.path), 1, 1, "", "holds no answer"),))
 
     def _add(self, text: bytes, number: int, start: int, problems: Problems, *, requests: bool) -> None:
         try:
@@ -93,10 +103,10 @@ class Answers:
     def line(self, index: int) -> tuple[Row, Answer]:
         """Request and answer at an index."""
         self._file.seek(self._starts[index])
-        try:
-            found = msgspec.json.decode(self._file.readline(), type=_Line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise AccedeError(f"{self.path}: has changed while it was read") from None
+        text = self._file.readline()
+        if state_of(self._file) != self._was:
+            raise AccedeError(f"{self.path}: has changed while it was read")
+        found = msgspec.json.decode(text, type=_Line)
         ending = Ending[found.ending.upper()]
         body = bytes(found.response) if ending == Ending.ANSWERED else b""
         status = found.status if ending == Ending.ANSWERED else 0
@@ -110,17 +120,27 @@ class Joined:
 
     def __init__(self, stable: Path, candidate: Path, truth: Truth) -> None:
         self._stable = Answers(stable, truth, requests=True)
-        self._candidate = Answers(candidate, truth, requests=False)
+        try:
+            self._candidate = Answers(candidate, truth, requests=False)
+        except AccedeError:
+            self._stable.close()
+            raise
         self.labelled = self._stable.labelled
         self._ids = list(self._stable.index)
         self.timed = self._stable.timed and self._candidate.timed
         self.only_candidate = len(self._candidate.index.keys() - self._stable.index.keys())
         if not self._candidate.index.keys() & self._stable.index.keys():
+            self.close()
             told = f"has no id in common with {stable}; both must hold answers to the same requests"
             raise FileError((Problem(str(candidate), 1, 1, "", told),))
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._stable.close()
+        self._candidate.close()
 
     def units(self) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         """A number per row, the same for rows of one unit, 0 for none."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from ...errors import FileError, NotFound, UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import FileError, UsageError
 from ...policies.load import check_pair, load_service, policy_document
 from ...policies.policy import RolloutPolicy
 from ...policies.service import ModelService, Recording, Version
@@ -18,17 +21,25 @@ from ...store.rollouts import Advice
 from ...store.routes import RouteErrors
 from .bodies import call_path
 from .dataset import Columns, Dataset
+from .flags import group_columns, headers_of, path_of, version_of
 from .gates import Split, split
 from .latency import Latencies
 from .order import Order, order_of
 from .outcome import Outcomes, Run, judged, shares_of
 from .recorded import Joined
-from .running import Progress, Taken, live
+from .running import Taken, live, over
 from .sending import Call, Endpoint
 from .trial import Trial
 from .truth import Truth
 
-_URLS: Final = ("http://", "https://")
+_OF_ROWS: Final = (
+    ("--path", "path"),
+    ("--header", "headers"),
+    ("--id", "id_column"),
+    ("--unit", "unit_column"),
+    ("--label", "label_column"),
+    ("--group", "group_columns"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +102,11 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
             f"service {service.name!r}: side_effects is writes, so its requests are not sent to two servers; "
             "declare side_effects: none or shadow-aware, or check recorded answers"
         )
-    stable, one = _version(service, request.stable or service.stable, "stable")
-    candidate, other = _version(service, request.candidate, "candidate")
+    stable, one = version_of(service, request.stable or service.stable, "stable")
+    candidate, other = version_of(service, request.candidate, "candidate")
     call = Call(
-        request.path or call_path(service), service.limits.deadline, service.capture.response,
-        _headers(request.headers),
+        path_of(request.path) or call_path(service), service.limits.deadline, service.capture.response,
+        headers_of(request.headers),
     )  # fmt: skip
     if (request.label_column or request.group_columns) and service.outcome is None:
         flag = "--label" if request.label_column else "--group"
@@ -104,91 +115,68 @@ def _live(request: Request, service: ModelService, policy: RolloutPolicy) -> Out
             "write outcome: {type: binary} into its file"
         )
     taken_by = {"--id": request.id_column, "--unit": request.unit_column, "--label": request.label_column}
-    for _, column in _group_columns(request.group_columns, service):
+    groups = group_columns(request.group_columns, service)
+    for _, column in groups:
         its = [one for one, name in taken_by.items() if name == column]
         if its:
             raise UsageError(f"--group: the column {column!r} is that of {its[0]}; name another")
-    columns = Columns(
-        request.id_column, request.unit_column, request.label_column,
-        _group_columns(request.group_columns, service),
-    )  # fmt: skip
-    data = Dataset(request.data, service.protocol, service.limits.body, columns, Truth(service))
-    order = order_of(data.units, request.seed, policy.baseline.requests, request.together)
-    service = _checked(service, {stable: one, candidate: other}, stable)
-    taken, parts = _taken(service, policy, stable, candidate, order, labelled=data.labelled > 0)
+    columns = Columns(request.id_column, request.unit_column, request.label_column, groups)
+    with closing(
+        Dataset(request.data, service.protocol, service.limits.body, columns, Truth(service))
+    ) as data:
+        order = order_of(data.units, request.seed, policy.baseline.requests, request.together)
+        service = _checked(service, {stable: one, candidate: other}, stable)
+        taken, parts = _taken(service, policy, stable, candidate, order, labelled=data.labelled > 0)
 
-    async def run() -> None:
-        ends = [
-            Endpoint(name, version, call, request.together)
-            for name, version in ((stable, one), (candidate, other))
-        ]
-        await live(taken, data.row, order, ends[0], ends[1], request.together, request.timeout)
+        async def run() -> None:
+            ends = [
+                Endpoint(name, version, call, request.together)
+                for name, version in ((stable, one), (candidate, other))
+            ]
+            await live(taken, data.row, order, ends[0], ends[1], request.together, request.timeout)
 
-    began = monotonic()
-    asyncio.run(run())
-    notes: list[str] = []
-    if service.unit.sticky and not data.units.any():
-        notes.append(
-            "the service's unit is a user, and no row names one: rows of one user are taken for independent "
-            "(name the column with --unit)"
-        )
-    return _outcome(request, service, policy, parts, taken, order, began, notes)
+        began = monotonic()
+        asyncio.run(run())
+        notes = _independent(service, data.units, "name the column with --unit")
+        return _outcome(request, service, policy, parts, taken, order, began, notes)
 
 
-def _group_columns(given: Sequence[str], service: ModelService) -> tuple[tuple[str, str], ...]:
-    """(slice, column) of each SLICE=COLUMN, or SLICE where the column has its name. Raises UsageError."""
-    found: dict[str, str] = {}
-    for one in given:
-        name, _, column = one.partition("=")
-        if name not in service.slices:
-            raise UsageError(
-                f"--group: service {service.name!r} has no slice {name!r}; "
-                f"it has: {', '.join(service.slices) or 'none'}"
-            )
-        found[name] = column or name
-    if len({*found.values()}) < len(given):
-        raise UsageError("--group: a slice or a column comes twice; each slice has a column of its own")
-    return tuple(found.items())
+def _independent(service: ModelService, units: NDArray[np.uint64], way_out: str) -> list[str]:
+    """A note where users are declared and no row names one."""
+    if not service.unit.sticky or units.any():
+        return []
+    told = "the service's unit is a user, and no row names one: rows of one user are taken for independent"
+    return [f"{told} ({way_out})"]
 
 
 def _recorded(request: Request, service: ModelService, policy: RolloutPolicy) -> Outcomes:
     if request.stable_answers is None or request.candidate_answers is None:
         raise UsageError("recorded answers are checked in pairs: --stable-answers and --candidate-answers")
-    files = Joined(request.stable_answers, request.candidate_answers, Truth(service))
-    order = order_of(files.units(), request.seed, policy.baseline.requests, request.together)
-    stable, candidate = request.stable or "stable", request.candidate or "candidate"
-    version = service.versions[service.stable]
-    service = _checked(service, {stable: version, candidate: version}, stable)
-    taken, parts = _taken(service, policy, stable, candidate, order, labelled=files.labelled > 0)
-    taken.timed = files.timed
-    began = monotonic()
-    progress = Progress(len(files))
-    for index, block in zip(order.baseline, order.baseline_block, strict=True):
-        row, answer = files.stable(int(index))
-        taken.alone(int(block), row, answer)
-        progress.one()
-    if taken.baseline:
-        taken.freeze()
-    lost = 0
-    if taken.frozen:
-        places = (
-            (int(index), int(block)) for index, block in zip(order.pairs, order.pair_block, strict=True)
+    # A flag that is let pass would be believed: of --label, that labels were read.
+    unread = [flag for flag, name in _OF_ROWS if getattr(request, name)]
+    if unread:
+        raise UsageError(
+            f"{unread[0]} is about --data; in recorded answers stable's lines hold `request`, `unit`, "
+            "`label` and `groups`"
         )
-        for block, row, ours, theirs in files.pairs(places):
-            if theirs is None:
-                lost += 1
-                taken.trial.unanswered(block, row.body, ours)
-            else:
-                taken.pair(block, row, ours, theirs)
-            progress.one()
-    notes: list[str] = []
-    if lost:
-        notes.append(f"{lost} requests have no answer of the candidate: they lower the coverage")
-    if files.only_candidate:
-        notes.append(
-            f"{files.only_candidate} answers of the candidate are to requests stable has not: left out"
-        )
-    return _outcome(request, service, policy, parts, taken, order, began, notes)
+    with closing(Joined(request.stable_answers, request.candidate_answers, Truth(service))) as files:
+        units = files.units()
+        order = order_of(units, request.seed, policy.baseline.requests, request.together)
+        stable, candidate = request.stable or "stable", request.candidate or "candidate"
+        version = service.versions[service.stable]
+        service = _checked(service, {stable: version, candidate: version}, stable)
+        taken, parts = _taken(service, policy, stable, candidate, order, labelled=files.labelled > 0)
+        taken.timed = files.timed
+        began = monotonic()
+        lost = over(taken, files, order, request.timeout)
+        notes = _independent(service, units, "give stable's lines a `unit`")
+        if lost:
+            notes.append(f"{lost} requests have no answer of the candidate: they lower the coverage")
+        if files.only_candidate:
+            notes.append(
+                f"{files.only_candidate} answers of the candidate are to requests stable has not: left out"
+            )
+        return _outcome(request, service, policy, parts, taken, order, began, notes)
 
 
 def _taken(
@@ -233,20 +221,9 @@ def _outcome(
         advice = [*taken.latencies.unknown(), *said]
     shares = shares_of(taken.trial.constants, taken.trial.evidence().get(1))
     return judged(
-        service.name, policy, parts, run, analysis, taken.problem, advice, shares,
+        service.name, policy, parts, run, analysis, taken.problem or taken.unanswered(), advice, shares,
         require_all=request.require_all,
     )  # fmt: skip
-
-
-def _version(service: ModelService, asked: str, role: str) -> tuple[str, Version]:
-    if asked.startswith(_URLS):
-        return role, Version(url=asked)
-    if asked not in service.versions:
-        raise NotFound(
-            f"service {service.name!r} has no version {asked!r}; it has {', '.join(service.versions)}; "
-            "or give the URL of a server"
-        )
-    return asked, service.versions[asked]
 
 
 def _checked(service: ModelService, versions: dict[str, Version], stable: str) -> ModelService:
@@ -259,13 +236,3 @@ def _checked(service: ModelService, versions: dict[str, Version], stable: str) -
         "recording": Recording(), "inputs": {},
     }  # fmt: skip
     return service.model_copy(update=changed)
-
-
-def _headers(given: tuple[str, ...]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for text in given:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip() or not text.isprintable() or not text.isascii():
-            raise UsageError("--header: found no `name: value` in printable ASCII")
-        headers[name.strip().lower()] = value.strip()
-    return headers

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 from typing import Final, cast
 
@@ -20,10 +22,12 @@ from .dataset import Row
 from .latency import Latencies
 from .order import Order
 from .outcome import State
+from .recorded import Joined
 from .sending import Endpoint, each
 from .trial import Answer, Trial
 
 _FIRST: Final = 20  # rows of which stable must have answered one, or there is nothing to compare with
+_ANSWERED: Final = 0.5  # share of its rows that each version must have answered with success
 
 
 class Progress:
@@ -50,6 +54,37 @@ class Progress:
 
 
 @dataclass(slots=True)
+class Heard:
+    """How often one version answered with success. `others`: what it did instead.
+
+    A gate on errors counts what the service declares to be errors, so without this a version that answers
+    everything with 404, or both failing alike, would be no worse than the other.
+    """
+
+    answered: int = 0
+    others: Counter[str] = field(default_factory=Counter[str])
+
+    def take(self, answer: Answer) -> None:
+        """One answer."""
+        if answer.ending != Ending.ANSWERED:
+            self.others[answer.ending.name.lower()] += 1
+        elif answer.status // 100 != 2:  # noqa: PLR2004  (what a server calls success)
+            self.others[f"status {answer.status}"] += 1
+        else:
+            self.answered += 1
+
+    def problem(self, version: str) -> str:
+        """'' or that it answered too few."""
+        asked = self.answered + self.others.total()
+        if self.answered >= _ANSWERED * asked:
+            return ""
+        return (
+            f"version {version} answered {self.answered} of {asked} rows with success (2xx); most often: "
+            f"{self.others.most_common(1)[0][0]}; look at the server, the rows or the path they are sent to"
+        )
+
+
+@dataclass(slots=True)
 class Taken:
     """What was gone through so far. `problem`: why nothing was frozen."""
 
@@ -62,10 +97,13 @@ class Taken:
     frozen: bool = False
     problem: str = ""
     state: State = "complete"
+    stable: Heard = field(default_factory=Heard)
+    candidate: Heard = field(default_factory=Heard)
 
     def alone(self, block: int, row: Row, answer: Answer) -> None:
         """One row of the baseline."""
         self.baseline += 1
+        self.stable.take(answer)
         self.trial.stable_alone(block, row.body, answer)
         if self._fine(answer):
             self.latencies.stable_alone(answer.latency)
@@ -78,7 +116,15 @@ class Taken:
     def pair(self, block: int, row: Row, stable: Answer, candidate: Answer) -> None:
         """One pair."""
         self.pairs += 1
+        self.stable.take(stable)
+        self.candidate.take(candidate)
         self.trial.pair(block, row, stable, candidate)
+
+    def unanswered(self) -> str:
+        """'' or which version answered too few rows: what both fail alike is no comparison."""
+        if self.state != "complete":
+            return ""  # it does not pass anyway
+        return self.stable.problem(self.trial.stable) or self.candidate.problem(self.trial.candidate)
 
     def _fine(self, answer: Answer) -> bool:
         return answer.ending == Ending.ANSWERED and not self.failures.failed(answer.ending, answer.status)
@@ -125,19 +171,16 @@ async def _all(
         if reason:
             raise Unreachable(f"version {endpoint.name}: {reason}; start it, or give another address")
     progress = Progress(order.baseline.size + order.pairs.size)
-    answered = 0
 
     async def alone(item: tuple[Row, int]) -> None:
-        nonlocal answered
         row, block = item
-        answer = await stable.ask(row.body)
-        taken.alone(block, row, answer)
+        taken.alone(block, row, await stable.ask(row.body))
         progress.one()
-        answered += answer.ending == Ending.ANSWERED
-        if taken.baseline >= _FIRST and not answered:
+        if taken.baseline >= _FIRST and not taken.stable.answered:
             raise Unreachable(
-                f"version {stable.name}: none of the first {_FIRST} rows was answered ("
-                f"{answer.ending.name.lower()}); look at the server, or at --path and limits.deadline"
+                f"version {stable.name}: none of the first {_FIRST} rows was answered with success ("
+                f"{taken.stable.others.most_common(1)[0][0]}); look at the server, or at --path and "
+                "limits.deadline"
             )
 
     async def both(item: tuple[Row, int]) -> None:
@@ -154,6 +197,35 @@ async def _all(
     if taken.frozen:
         await each(_numbered(row_of, order.pairs, order.pair_block), together, both)
     progress.end()
+
+
+def over(taken: Taken, files: Joined, order: Order, timeout: float | None) -> int:
+    """Go over recorded answers; how many of the candidate's are missing."""
+    progress = Progress(len(files))
+    until = inf if timeout is None else monotonic() + timeout
+    lost = 0
+    try:
+        for index, block in zip(order.baseline, order.baseline_block, strict=True):
+            row, answer = files.stable(int(index))
+            taken.alone(int(block), row, answer)
+            progress.one()
+        if taken.baseline:
+            taken.freeze()
+        pairs = zip(order.pairs, order.pair_block, strict=True) if taken.frozen else ()
+        for block, row, ours, theirs in files.pairs((int(index), int(block)) for index, block in pairs):
+            if monotonic() >= until:
+                taken.state = "timed out"
+                break
+            if theirs is None:
+                lost += 1
+                taken.trial.unanswered(block, row.body, ours)
+            else:
+                taken.pair(block, row, ours, theirs)
+            progress.one()
+    except KeyboardInterrupt:
+        taken.state = "interrupted"
+    progress.end()
+    return lost
 
 
 def _numbered(

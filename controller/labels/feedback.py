@@ -95,7 +95,8 @@ def value_of(kind: OutcomeType, sent: Sent) -> float | str:
             return float(known == 1.0)
     elif not isinstance(sent, bool):
         try:
-            number = float(sent)
+            # 1_000 is a number to Python alone.
+            number = float("inf") if isinstance(sent, str) and "_" in sent else float(sent)
         except ValueError:
             number = float("inf")
         if isfinite(number):

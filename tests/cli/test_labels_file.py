@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -53,12 +55,26 @@ def test_json_lines_with_one_value_or_one_for_each_instance(tmp_path: Path) -> N
         ("l.jsonl", '{"request_id": "a", "valu": 1}', ":1:1: is no label (Object contains unknown field"),
         ("l.jsonl", '{"request_id": "a", "value": "' + "x" * 2**18 + '"}', ":1:1: is longer than a label"),
         ("l.jsonl", "[" * 100_000, ":1:1: is no"),
+        ("l.jsonl", '{"request_id": "a", "value": []}', ":1:1: has no value"),
+        (
+            "l.jsonl",
+            '{"request_id": "' + "a" * 1001 + '", "value": 1}',
+            ":1:1: has a request_id of more than",
+        ),
+        ("l.csv", gzip.compress(b"request_id,value\na,1\n"), ":1:1: is compressed (gzip)"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, name: str, text: str, told: str) -> None:
     with pytest.raises(FileError) as refused:
         check(written(tmp_path, name, text))
     assert told in str(refused.value)
+
+
+def test_a_byte_order_mark_and_spaces_around_an_id_are_passed_over(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.jsonl", '\ufeff{"request_id": "a", "value": 1}\n')
+    assert [one.request_id for one in labels(path)] == ["a"]
+    path = written(tmp_path, "l.csv", "request_id,value\n a ,1\n")
+    assert [one.request_id for one in labels(path)] == ["a"]
 
 
 def test_many_wrong_lines_are_not_all_told(tmp_path: Path) -> None:
@@ -72,3 +88,6 @@ def test_a_file_of_another_kind_or_none(tmp_path: Path) -> None:
         check(written(tmp_path, "l.txt", "a"))
     with pytest.raises(FileError, match="cannot be read"):
         check(tmp_path / "none.csv")
+    os.mkfifo(tmp_path / "l.csv")
+    with pytest.raises(FileError, match="is no file but a pipe"):
+        check(tmp_path / "l.csv")
