@@ -8,15 +8,20 @@ changes the number of the schema, with which everything is forgotten.
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from .closing import is_closed
 from .evidence import Evidence
 from .reading import Decode, read_evidence
+from .room import memory_limit
 
-MOST_BYTES: Final = 512 * 2**20  # of all that is remembered, as it is counted below
-_SPREAD: Final = 3  # bytes of memory for one of a stored body, its keys and histograms included
+LEAST_BYTES: Final = 512 * 2**20  # of all that is remembered, as it is counted below
+_PART: Final = 4  # or a quarter of the memory there is, where that is more
+_SPREAD: Final = 2  # bytes of memory for one of a stored body, its histograms included
+_ALIVE: Final = 60.0  # s for which what was read is taken to be read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +31,25 @@ class _Known:
     size: int
 
 
-class RememberedEvidence:
-    """Evidence of the rollouts that were read last, about `most` bytes of it. For one thread at a time."""
+def most_bytes() -> int:
+    """How many bytes of evidence this process remembers."""
+    return max(LEAST_BYTES, (memory_limit() or 0) // _PART)
 
-    def __init__(self, decode: Decode, most: int = MOST_BYTES) -> None:
+
+class RememberedEvidence:
+    """Evidence of the rollouts that were read last, about `most` bytes of it. For one thread at a time.
+
+    Where that is too little for all that are read again and again, those that have a place keep it: to give
+    it to the next would forget each just before it is read.
+    """
+
+    def __init__(
+        self, decode: Decode, most: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._decode = decode
-        self._most = most
+        self._most = most_bytes() if most is None else most
+        self._clock = clock
+        self._read: dict[tuple[str, str], float] = {}
         self._schema: int = -1
         self._known: dict[tuple[str, str], dict[tuple[int, str], _Known]] = {}  # oldest read first
         self.size = 0
@@ -42,8 +60,9 @@ class RememberedEvidence:
         Raises WireError where any cannot be read: then nothing of the rollout is remembered.
         """
         self._check_schema(connection)
-        known = self._known.pop((service, rollout), {})
-        self.size -= sum(one.size for one in known.values())
+        known = self._known.get((service, rollout), {})
+        if known:
+            self._forget((service, rollout))
         rows: list[tuple[int, str, int]] = connection.execute(
             "SELECT epoch, source, rowid FROM evidence WHERE service = ? AND rollout = ?"
             " ORDER BY epoch, source",
@@ -65,17 +84,29 @@ class RememberedEvidence:
             now[epoch, source] = one
             like = one.evidence or like
         size = sum(one.size for one in now.values())
-        while self._known and self.size + size > self._most:
-            oldest = self._known.pop(next(iter(self._known)))
-            self.size -= sum(one.size for one in oldest.values())
-        if size <= self._most:
+        self._make_room(size)
+        if self.size + size <= self._most:
             self._known[service, rollout] = now
+            self._read[service, rollout] = self._clock()
             self.size += size
         return tuple(one.evidence for one in now.values() if one.evidence is not None)
+
+    def _make_room(self, size: int) -> None:
+        """Forget what nobody reads any more, as far as it has to be."""
+        while self._known and self.size + size > self._most:
+            oldest = next(iter(self._known))
+            if self._clock() - self._read[oldest] < _ALIVE:
+                return
+            self._forget(oldest)
+
+    def _forget(self, rollout: tuple[str, str]) -> None:
+        self.size -= sum(one.size for one in self._known.pop(rollout).values())
+        del self._read[rollout]
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         schema: int = connection.execute("PRAGMA schema_version").fetchone()[0]
         if schema != self._schema:
             self._known.clear()
+            self._read.clear()
             self.size = 0
             self._schema = schema

@@ -12,8 +12,9 @@ import pytest
 
 from accede.store.evidence import Evidence, Series, SeriesKey, decode_evidence, encode_evidence
 from accede.store.reading import plainly
+from accede.store.room import memory_limit
 from accede.store.sqlite import SqliteStore
-from accede.store.sqlite_evidence import RememberedEvidence
+from accede.store.sqlite_evidence import LEAST_BYTES, RememberedEvidence, most_bytes
 
 
 def evidence(series: dict[SeriesKey, Series], source: str = "r1", epoch: int = 1) -> Evidence:
@@ -90,13 +91,30 @@ def test_what_is_remembered_is_bounded(store: SqliteStore) -> None:
     for name in ("a", "b", "c"):
         store.publish_evidence(msgspec.structs.replace(of(1.0), rollout=name))
     body = len(encode_evidence(msgspec.structs.replace(of(1.0), rollout="a")))
-    remembered = RememberedEvidence(plainly, most=2 * 3 * body)
+    passed = [0.0]
+    remembered = RememberedEvidence(plainly, most=2 * 2 * body, clock=lambda: passed[0])
     with store._reading() as connection:
-        found = {name: remembered.read(connection, "s", name) for name in ("a", "b", "c")}
-        assert remembered.size <= 2 * 3 * body
+        for _ in range(3):  # all are read again and again, and two keep their place
+            found = {name: remembered.read(connection, "s", name) for name in ("a", "b", "c")}
+            assert remembered.size <= 2 * 2 * body
+            assert remembered.read(connection, "s", "a")[0] is found["a"][0]
+            assert remembered.read(connection, "s", "b")[0] is found["b"][0]
+            assert remembered.read(connection, "s", "c")[0] is not found["c"][0]
+            passed[0] += 50.0
+        passed[0] += 20.0  # "a" and "b" are not read any more
+        found = {name: remembered.read(connection, "s", name) for name in ("c", "b")}
         assert remembered.read(connection, "s", "c")[0] is found["c"][0]
         assert remembered.read(connection, "s", "b")[0] is found["b"][0]
-        assert remembered.read(connection, "s", "a")[0] is not found["a"][0]
         nothing = RememberedEvidence(plainly, most=1)
-        assert nothing.read(connection, "s", "a") == found["a"]
+        assert nothing.read(connection, "s", "c") == found["c"]
         assert nothing.size == 0
+
+
+def test_a_quarter_of_the_memory_is_for_evidence(tmp_path: Path) -> None:
+    group, broken, gone = tmp_path / "memory.max", tmp_path / "broken", tmp_path / "gone"
+    broken.write_text("max\n")
+    machine = memory_limit([broken, gone])
+    assert machine is not None
+    group.write_text(f"{3 * 2**20}\n")
+    assert memory_limit([gone, group]) == 3 * 2**20
+    assert most_bytes() >= LEAST_BYTES
