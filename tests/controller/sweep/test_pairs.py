@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from accede.controller.analyse import analyse
 from accede.controller.analysis.cells import cells_of
 from accede.controller.analysis.reading import Levels, Reader, Reading
 from accede.controller.analysis.sums import View
@@ -290,3 +291,28 @@ def test_memories_of_many_series_are_each_ones() -> None:
         seen += one.batches_needed > 1.0
         assert found[k] == pytest.approx(one.batches_needed, rel=1e-9, abs=1e-12)
     assert seen > 10
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("load", "harm", "slow"),
+    [(2000.0, 0.0, 0.0), (2000.0, 0.004, 0.0), (500.0, 0.03, 0.0), (500.0, 0.0, 0.02), (3.0, 0.1, 0.0)],
+)
+def test_an_analysis_that_tells_nothing_comes_to_the_same(
+    epochs: int, load: float, harm: float, slow: float
+) -> None:
+    """Before, in and after a shadow; of a candidate that is equal, is worse, or drifts."""
+    world = Pairs(40, load=load, harm=harm, slow=slow)
+    begun = EPOCHS[:epochs]
+    evidence = stored({one.epoch: world.evidence[one.epoch] for one in begun if one.epoch})
+    record = msgspec.structs.replace(world.record(), epochs=begun, epoch=epochs - 1)
+    told = analyse(record, POLICY, evidence, (), NOW)
+    silent = analyse(record, POLICY, evidence, (), NOW, told=False)
+    for a, b in zip(told.verdicts, silent.verdicts, strict=True):
+        assert (a.gate, a.place, a.outcome) == (b.gate, b.place, b.outcome), (a.reason, b.reason)
+        assert (a.on_fail, a.require, a.proven_last_weight) == (b.on_fail, b.require, b.proven_last_weight)
+    failed = {verdict.place for verdict in silent.verdicts if verdict.outcome is Outcome.FAIL}
+    if harm == 0.0:
+        assert not failed
+    if harm > 0.01 and epochs > 2:
+        assert "shadow" in failed
