@@ -71,7 +71,10 @@ def interval(
 
 
 def t_scaled(z: float, df: float) -> float:
-    """Phi^-1(F_t(z; df)): the normal quantile as extreme as z is under Student's t. Odd in z."""
+    """Phi^-1(F_t(z; df)): the normal quantile as extreme as z is under Student's t. Odd in z.
+
+    Raises ValueError as ``log_tail`` does.
+    """
     tail = -float(ndtri_exp(log_tail(abs(z), df)))
     return math.copysign(max(tail, 0.0), z)
 
@@ -91,7 +94,14 @@ def _t_unscaled(z: float, df: float) -> float:
 
 
 def log_tail(z: float, df: float) -> float:
-    """ln P(T > z) for z >= 0, also where the probability itself underflows."""
+    """ln P(T > z) for z >= 0, also where the probability itself underflows.
+
+    Raises:
+        ValueError: z is NaN, or df is not positive.
+    """
+    if math.isnan(z) or not df > 0.0:
+        msg = f"Student's t needs a number and positive degrees of freedom, got z={z!r}, df={df!r}"
+        raise ValueError(msg)
     tail = float(stdtr(df, -z))
     if tail > _SMALLEST_TAIL:
         return math.log(tail)

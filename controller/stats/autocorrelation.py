@@ -126,7 +126,13 @@ def blocked_variance(influence: Floats) -> tuple[float, int]:
 
     The largest of the variances between blocks of 1, 2, 4, … batches, of 6 blocks at least (Flyvbjerg and
     Petersen 1989): what is correlated over a few batches scatters more in longer blocks.
+
+    Raises:
+        ValueError: an influence is not finite. A variance of 0 would be a proof.
     """
+    if not np.isfinite(influence).all():
+        msg = "the influence of a batch is not finite"
+        raise ValueError(msg)
     largest, blocks, length = 0.0, influence.size, 1
     while influence.size // length >= _FEWEST_BLOCKS:
         count = influence.size // length
@@ -143,7 +149,13 @@ def resembles_neighbours(influence: Floats, filled: NDArray[np.bool_]) -> float 
 
     Two standard deviations: of the correlation with the next, or of the next four together. Batches that are
     independent are taken for correlated in some 4% of looks.
+
+    Raises:
+        ValueError: an influence is not finite, or not one for each batch.
     """
+    if influence.shape != filled.shape or not np.isfinite(influence).all():
+        msg = f"influences of batches are not finite, or {influence.size} of {filled.size}"
+        raise ValueError(msg)
     power = float(np.dot(influence, influence)) / max(1.0, float(np.count_nonzero(filled)))
     found: list[tuple[float, float]] = []
     for lag in range(1, _LAGS + 1):

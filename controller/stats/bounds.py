@@ -54,7 +54,8 @@ def asymptotic_bounds(
     With u = sqrt(n ln(1 + t^2/n)) the normal quantile of t under n degrees of freedom is between
     u sqrt(1 - 1/(2n)) and u (Wallace 1959, eq. 3.1), and 1 - Phi(x) at most exp(-x^2/2)/2 where x >= 0.
     """
-    usable = (variance > 1e-150) & (variance < 1e150) & (df >= 1.0) & np.isfinite(df) & np.isfinite(estimate)
+    usable = (variance > 1e-150) & (variance < 1e150) & (df >= 1.0) & np.isfinite(df)
+    usable &= np.isfinite(estimate) & np.isfinite(null)
     variance, n = np.where(usable, variance, 1.0), np.where(usable, df, 1.0)
     distance = np.where(usable, estimate - null, 0.0)
     known = variance * precision

@@ -58,7 +58,7 @@ def calibration_error(
     if (np.abs(gaps) > counts + 1e-6).any() or (gaps * gaps > squares * counts + 1e-6 * (1.0 + counts)).any():
         return NotComputable("the sums of a bin contradict each other")
     total, filled = float(counts.sum()), int(np.count_nonzero(counts))
-    if total < observations_per_bin * max(1, filled):
+    if total <= 0.0 or not total >= observations_per_bin * filled:  # so that a NaN withholds
         return NotComputable(
             f"{total:.0f} labels in {filled} bins, at least {observations_per_bin:g} per bin"
         )

@@ -222,8 +222,15 @@ def _below(number: float) -> str:
 
 
 def effective_number(n: Floats) -> float:
-    """(sum n)^2 / sum n^2: how many equal clusters carry as much as these; 0 for none."""
+    """(sum n)^2 / sum n^2: how many equal clusters carry as much as these; 0 for none.
+
+    Raises:
+        ValueError: a count is negative or not finite.
+    """
     square = float(np.dot(n, n))
+    if not math.isfinite(square) or (n < 0.0).any():
+        msg = "a cluster has a count that is negative or not finite"
+        raise ValueError(msg)
     return float(n.sum()) ** 2 / square if square > 0.0 else 0.0
 
 

@@ -32,7 +32,7 @@ def beta_binomial_log_e(
     """Log Bayes factor of x successes in n: Beta(alpha, beta) prior against theta0 in (0, 1)."""
     if not (math.isfinite(x) and math.isfinite(n) and 0.0 <= x <= n):
         return NotComputable(f"{x!r} successes in {n!r}")
-    if not (0.0 < theta0 < 1.0 and alpha > 0.0 and beta > 0.0):
+    if not (0.0 < theta0 < 1.0 and 0.0 < alpha < math.inf and 0.0 < beta < math.inf):
         return NotComputable(f"theta0={theta0!r}, alpha={alpha!r}, beta={beta!r} are outside their domain")
     return float(
         betaln(alpha + x, beta + n - x)
@@ -84,7 +84,8 @@ def psi(
     if not np.isfinite(both).all() or (both < 0.0).any():
         return NotComputable("a count is negative or not finite")
     fewest = min(float(p.sum()), float(q.sum()))
-    if fewest <= 0.0 or fewest < observations_per_bin * p.size:
+    # Written so that a NaN withholds.
+    if fewest <= 0.0 or not fewest >= observations_per_bin * p.size:
         return NotComputable(
             f"{fewest:g} observations in {p.size} bins, at least {observations_per_bin * p.size:g} are needed"
         )

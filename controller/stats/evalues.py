@@ -60,6 +60,9 @@ def e_bh(e: Sequence[float], alpha: float) -> list[int]:
 
     The k largest, k = max{k : e_(k) >= m/(k alpha)}, in descending order of e.
     """
+    if not 0.0 < alpha < 1.0:
+        msg = f"alpha must lie between 0 and 1, got {alpha!r}"
+        raise ValueError(msg)
     values = _checked(e)
     order = np.argsort(-values, kind="stable")
     ranks = np.arange(1.0, values.size + 1.0)

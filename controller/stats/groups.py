@@ -128,7 +128,13 @@ def contrast(
     Returns:
         Not computable with broken sums, with fewer than 30 observations or 10 successes and failures in a
         cell over all epochs, 100 observations in all, or with too few effective clusters.
+
+    Raises:
+        ValueError: a coefficient, `fewest` or `null` is not finite.
     """
+    if not all(map(math.isfinite, (*coefficients, fewest, null or 0.0))):
+        msg = f"a contrast needs finite numbers, got {coefficients!r}, fewest={fewest!r}, null={null!r}"
+        raise ValueError(msg)
     got = averaged(epochs, len(coefficients))
     if isinstance(got, NotComputable):
         return got

@@ -73,7 +73,14 @@ class MeanStatistic:
 
 
 def scale(pi: float, centre: float) -> float:
-    """The largest |z| that an epoch with this candidate share and centre can give, 1/4 to 1."""
+    """The largest |z| that an epoch with this candidate share and centre can give, 1/4 to 1.
+
+    Raises:
+        ValueError: one of them is not in [0, 1].
+    """
+    if not (0.0 <= pi <= 1.0 and 0.0 <= centre <= 1.0):
+        msg = f"share and centre must lie in [0, 1], got {pi!r} and {centre!r}"
+        raise ValueError(msg)
     return max(pi, 1.0 - pi) * max(centre, 1.0 - centre)
 
 

@@ -30,7 +30,6 @@ def gamma_exponential_log(s: float, v: float, *, v_opt: float, level: float, c: 
     Raises:
         ValueError: s or v is not finite, v is negative, or a parameter is outside its domain.
     """
-    _check(s, v)
     if not (math.isfinite(c) and c > 0.0):
         msg = f"c must be positive, got {c!r}"
         raise ValueError(msg)
@@ -39,6 +38,10 @@ def gamma_exponential_log(s: float, v: float, *, v_opt: float, level: float, c: 
 
 def gamma_exponential_log_at(s: float, v: float, r: float) -> float:
     """The same in units of c, with the mixture's precision ``r`` given: ``rho(v_opt, level)``."""
+    _check(s, v)
+    if not (math.isfinite(r) and r > 0.0):
+        msg = f"a mixture's precision must be positive and finite, got {r!r}"
+        raise ValueError(msg)
     shape = v + r
     x = s + shape
     if x <= 0.0:

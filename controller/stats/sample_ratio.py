@@ -142,8 +142,14 @@ def effective_units(per_cluster: NDArray[np.float64]) -> float:
     """How many units of equal weight scatter over clusters as these do; infinite where all are alike.
 
     With a_u requests of unit u, the sum of (n_j - mean)^2 is (1 - 1/G) of the sum of a_u^2 on average.
+
+    Raises:
+        ValueError: no cluster, or a count that is negative or not finite.
     """
     g = per_cluster.size
+    if not g or not np.isfinite(per_cluster).all() or (per_cluster < 0.0).any():
+        msg = "units need clusters with counts that are finite and not negative"
+        raise ValueError(msg)
     squares = float(np.square(per_cluster - per_cluster.mean()).sum()) * g / (g - 1.0) if g > 1 else 0.0
     return float(per_cluster.sum()) ** 2 / squares if squares > 0.0 else math.inf
 
@@ -156,5 +162,8 @@ def _weighted(log_e_values: Sequence[float]) -> float:
 
 
 def p_value(log_e_value: float) -> float:
-    """Anytime-valid p = min(1, 1/E)."""
+    """Anytime-valid p = min(1, 1/E). Raises ValueError for NaN."""
+    if math.isnan(log_e_value):
+        msg = "an E-value cannot be NaN"
+        raise ValueError(msg)
     return math.exp(-max(log_e_value, 0.0))
