@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Final
 
-import numpy as np
-
 from ...policies.policy import RolloutPolicy
 from ...store.evidence import ArmKey, Evidence, SeriesKey
 from ...store.rollouts import Outcome, RolloutRecord, Validity
 from ..analysis.sums import Broken, Sums, View, sums_of
+from ..stats.apart import Apart, apart
 from ..stats.clusters import ClusterEpoch, cluster_estimate
 from ..stats.result import NotComputable
 from .folding import reads_labels
@@ -25,7 +24,6 @@ from .joining import LABELLED, MISMATCHED, SELECTED
 CHECK: Final = "labels"
 TOLERATED: Final = 0.02
 """Difference of the arms' shares of labelled predictions that is let pass; half of a 4 pp margin at worst."""
-BEYOND_CHANCE: Final = 4.5  # standard deviations; read at every look for weeks
 SELECTIVE: Final = 0.1  # labelled share of what was not selected, over that of what was
 MISFITS: Final = 0.01  # share of labels with another number of values than instances
 LOST: Final = 0.01  # share of an arm's predictions that could not be stored
@@ -147,23 +145,21 @@ def _unlike(view: View, *, sticky: bool) -> str | None:
         )
         if isinstance(got, NotComputable):
             return None
-        gap, variance = got.estimate, got.variance
+        found = Apart(got.events_c + got.events_s, got.estimate, sqrt(got.variance))
     else:
-        sums = np.array(
-            [[s.sum() for s in (e.candidate.n, e.candidate.y, e.stable.n, e.stable.y)] for e in parts]
-        )
-        n_c, y_c, n_s, y_s = sums.T
-        rate = (y_c + y_s) / (n_c + n_s)
-        weight = n_c * n_s / (n_c + n_s)
-        gap = float((weight * (y_c / n_c - y_s / n_s)).sum() / weight.sum())
-        variance = float((weight * rate * (1.0 - rate)).sum() / weight.sum() ** 2)
-    if abs(gap) <= TOLERATED or abs(gap) <= BEYOND_CHANCE * sqrt(variance):
+        found = apart((_labelled(e.candidate), _labelled(e.stable)) for e in parts)
+    # The arms are large enough to say something however few labels have come.
+    if not found.beyond(TOLERATED, fewest=0.0):
         return None
-    more = "more" if gap > 0.0 else "fewer"
+    more = "more" if found.gap > 0.0 else "fewer"
     return (
-        f"{abs(gap):.1%} {more} of the candidate's predictions have a label than of stable's, so what is "
-        "missing may be what differs: see that labels come for both alike"
+        f"{abs(found.gap):.1%} {more} of the candidate's predictions have a label than of stable's, so what "
+        "is missing may be what differs: see that labels come for both alike"
     )
+
+
+def _labelled(sums: Sums) -> tuple[float, float]:
+    return float(sums.y.sum()), float(sums.n.sum())
 
 
 def _counts(evidence: Mapping[int, Evidence], metric: str) -> tuple[float, float] | Broken:

@@ -7,7 +7,7 @@ from typing import Final
 
 from ...store.evidence import Evidence
 from ...store.rollouts import Outcome, ReplicaReport, RolloutRecord, Validity
-from .apart import FEWEST, apart
+from ..stats.apart import FEWEST, apart
 
 UNDER_WAY: Final = 2.0  # seconds from a request's assignment until its facts are folded and published
 FRESH: Final = 30.0  # seconds that evidence may be old while requests come in

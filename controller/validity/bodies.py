@@ -15,7 +15,7 @@ from ...policies.policy import Gate, RolloutPolicy
 from ...store.evidence import ArmCounts, Evidence
 from ...store.rollouts import FrozenConstants, Outcome, RolloutRecord, Validity
 from ..analysis.per_policy import per_policy
-from .apart import FEWEST, Apart, apart
+from ..stats.apart import FEWEST, Apart, apart
 from .arrivals import randomised
 
 _FROM_ANSWERS: Final = (

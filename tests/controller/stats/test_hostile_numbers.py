@@ -45,6 +45,7 @@ BATCHES: Final = (_N_S, _Y_S - _N_S / 4.0, _Y_S)
 LEVEL: Final = {"v_opt": 10.0, "level": 0.05}
 LEVELS: Final = {"v_opt": 10.0, "level_low": 0.05, "level_high": 0.05}
 CALLS: Final[dict[str, dict[str, Any]]] = {
+    "apart.apart": {"epochs": [((60.0, 300.0), (90.0, 600.0))]},
     "asymptotic.interval": {"estimate": 0.1, "variance": 0.01, **LEVELS, "df": 30.0},
     "asymptotic.log_e_harm": {"estimate": 0.1, "variance": 0.01, "null": 0.0, **LEVEL, "df": 30.0},
     "asymptotic.log_e_safe": {"estimate": 0.1, "variance": 0.01, "null": 0.0, **LEVEL, "df": 30.0},
@@ -252,6 +253,7 @@ NEGATIVE: Final = np.where(np.arange(G) == 3, -1.0, _N_S)
         ("clusters.batch_estimate", {"n": NONE, "d": NONE}),
         ("clusters.batch_estimate", {"n": NEGATIVE}),
         ("clusters.batch_estimate", {"n": _N_S[:-1]}),
+        ("apart.apart", {"epochs": [((-1.0, 300.0), (90.0, 600.0))]}),
         ("events.log_e_harm", {"epochs": []}),
         ("events.log_e_harm", {"epochs": [EventEpoch(0.5, 0.0, 0.0)]}),
         ("events.log_e_harm", {"epochs": [EventEpoch(0.5, -1.0, 10.0)]}),
