@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from accede.controller.stats import asymptotic, clusters, events
-from accede.controller.stats.mixture import gamma_exponential_log
+from accede.controller.stats.arrays import gamma_exponential_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.sample_ratio import StickyRatioEpoch, sticky_log_e
-from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt
+from accede.controller.stats.tuning import RANDOMISED, asymptotic_v_opt, mean_v_opt, rho
 from benchmarks.statistics.scenes import STALLS, STEPS, bursts, correlated, sticky_run, time_cluster_run
 
 Floats = NDArray[np.float64]
@@ -90,21 +90,15 @@ def bounded_mean(
         z = (assigned - pi) * (y - centre) / largest
         s = np.cumsum(z, axis=1) - effect * np.cumsum(pi * (1 - pi) / largest)
         q = np.cumsum(z * z, axis=1)
+        crossed = {key: np.zeros(100, dtype=np.bool_) for key in keys(levels)}
+        for (side, level), where in crossed.items():
+            forward, threshold = s if side == "harm" else -s, -math.log(level)
+            # log M never exceeds s^2/(2v): only such looks need the mixture itself
+            near = np.nonzero((forward > 0) & (forward * forward >= 2 * threshold * q))
+            value = gamma_exponential_log(forward[near], q[near], rho(v_opt[level], level))
+            where[near[0][value >= threshold]] = True
         for row in range(100):
-            found = []
-            for level in levels:
-                for side, sign in (("harm", 1.0), ("safe", -1.0)):
-                    # log M never exceeds s^2/(2v): only such looks need the mixture itself
-                    near = np.flatnonzero(
-                        (sign * s[row] > 0) & (s[row] ** 2 >= -2 * math.log(level) * q[row])
-                    )
-                    if any(
-                        gamma_exponential_log(sign * s[row, i], q[row, i], v_opt=v_opt[level], level=level)
-                        >= -math.log(level)
-                        for i in near
-                    ):
-                        found.append((side, level))
-            tally.add(found, keys(levels))
+            tally.add([key for key, where in crossed.items() if where[row]], keys(levels))
     tally.judge(name)
 
 
