@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
 from scipy.special import hyp2f1, log_ndtr, ndtri_exp, stdtr
 
 from .mixture import normal_bound, normal_log
 from .result import NotComputable
+from .roots import root
 
 _SMALLEST_TAIL = 1e-280
 _SERIES_DF = 1e4
@@ -88,9 +88,7 @@ def _t_unscaled(z: float, df: float) -> float:
         high += high - low
         if high > 340.0:
             return math.inf
-    return math.exp(
-        float(brentq(lambda x: log_tail(math.exp(x), df) - target, low, high, xtol=1e-13, rtol=1e-13))
-    )
+    return math.exp(root(lambda x: log_tail(math.exp(x), df) - target, low, high, xtol=1e-13, rtol=1e-13))
 
 
 def log_tail(z: float, df: float) -> float:

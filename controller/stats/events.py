@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from .result import NotComputable
+from .roots import root
 from .tuning import log_threshold
 
 _GRID = np.geomspace(0.02, 3.0, 32)
@@ -86,7 +86,7 @@ def _log_e(epochs: Sequence[EventEpoch], log_r0: float, sign: float) -> float:
 def _root(f: Callable[[float], float]) -> float | None:
     if f(-_LOG_RATIO_LIMIT) * f(_LOG_RATIO_LIMIT) > 0.0:
         return None
-    return float(brentq(f, -_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT, xtol=1e-12, rtol=1e-12))
+    return root(f, -_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT, xtol=1e-12, rtol=1e-12)
 
 
 def _log_ratio(r0: float) -> float:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy.optimize import brentq
 from scipy.special import erfcx, gammainc, log_ndtr
 
+from .roots import root
 from .tuning import log_threshold, rho, rho_two_sided
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -147,4 +147,4 @@ def _crossing(log_m: Callable[[float], float], start: float, threshold: float) -
     high = start
     while log_m(high) < threshold:
         high *= 2.0
-    return float(brentq(lambda s: log_m(s) - threshold, 0.0, high, xtol=1e-12, rtol=1e-13))
+    return root(lambda s: log_m(s) - threshold, 0.0, high, xtol=1e-12, rtol=1e-13)

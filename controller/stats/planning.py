@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
-
 from .mixture import gamma_exponential_log
+from .roots import root
 from .tuning import asymptotic_v_opt, kappa, log_threshold, mean_v_opt, rho
 
 __all__ = [
@@ -49,7 +48,7 @@ def mean_weight(effect_gap: float, variance: float, level: float) -> float:
         high *= 2.0
     while missing(low) > 0.0:
         low /= 2.0
-    return float(brentq(missing, low, high, rtol=1e-9)) if low < high else low
+    return root(missing, low, high, rtol=1e-9) if low < high else low
 
 
 def requests_for_weight(weight: float, pi: float) -> float:

@@ -135,6 +135,7 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
 WITHOUT_DATA: Final = {
     "evalues.alpha_weights": "has no numbers",
     "autocorrelation.batches_needed": "many `memory` at once, of sums that were read as finite",
+    "roots.root": "of a function, between two ends that its callers have checked",
     "scarce.at_null": "a part of `groups.contrast`, which has read the cells",
     "spread.between_clusters": "the same",
     "spread.mean_variance": "the same",
