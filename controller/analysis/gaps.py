@@ -12,21 +12,20 @@ that is judged in each group by itself, at half the margin.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from ..stats import asymptotic
 from ..stats.clusters import FEWEST_BATCHES, FEWEST_EFFECTIVE_CLUSTERS
 from ..stats.groups import PairedGroups, gap_growth, ratio_growth, shortfall
 from ..stats.result import NotComputable
 from ..stats.spread import Cell, GapEstimate
-from ..stats.tuning import asymptotic_v_opt
 from .methods import (
     FEW,
+    Asymptotic,
     Measured,
     lacking_share,
     paired_differences,
@@ -41,41 +40,6 @@ GROUPS = "P4 groups (asymptotic)"
 GROUP_UNITS = "P4 groups, clusters of units (asymptotic)"
 GROUP_BATCHES = "P4 groups, batches of pairs (asymptotic)"
 HALVES = "each group at half the margin (few events)"
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A contrast of groups' rates with its variance. `base`: what a shortfall is told in parts of."""
-
-    estimate: float
-    variance: float
-    df: float
-    method: str
-    n_candidate: float
-    n_stable: float
-    base: float = 1.0
-
-    def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
-        """Log E-value against "effect <= null"."""
-        v_opt = asymptotic_v_opt(gap, level)
-        return asymptotic.log_e_harm(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
-
-    def safe(self, null: float, gap: float, level: float) -> float | NotComputable:
-        """Log E-value against "effect >= null"."""
-        v_opt = asymptotic_v_opt(gap, level)
-        return asymptotic.log_e_safe(self.estimate, self.variance, null, v_opt=v_opt, level=level, df=self.df)
-
-    def reach(self, gap: float, level: float) -> float:
-        """Half the width of the confidence sequence at a level; infinite where there is no bound."""
-        v_opt = asymptotic_v_opt(gap, level)
-        ends = asymptotic.interval(
-            self.estimate, self.variance, v_opt=v_opt, level_low=level, level_high=level, df=self.df
-        )
-        return float("inf") if isinstance(ends, NotComputable) else ends[1] - self.estimate
-
-    def mirrored(self) -> Gap:
-        """The same with the sign of the effect turned."""
-        return replace(self, estimate=-self.estimate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +101,7 @@ class Scarce:
     Harm is judged with the variance that there would be at its null, safety by something else, if at all.
     """
 
-    gap: Gap
+    gap: Asymptotic
     otherwise: Halves | NotComputable
 
     @property
@@ -187,7 +151,7 @@ class Scarce:
         return Scarce(self.gap.mirrored(), other if isinstance(other, NotComputable) else other.mirrored())
 
 
-Compared = Measured | Gap | Halves | Scarce
+Compared = Measured | Halves | Scarce
 
 
 def canary_groups(
@@ -225,25 +189,14 @@ def canary_groups(
         )))
         for e in epochs
     ]  # fmt: skip
-    contrast = partial(contrast_of, form, pairs, least, shared=shared, fewest=FEWEST_EFFECTIVE_CLUSTERS)
-    method = GROUP_UNITS if sticky else GROUPS
-    got = contrast()
-    if isinstance(got, GapEstimate) and got.variance > 0.0:
-        return gap_of(form, got, method, pairs)
-    otherwise: Halves | NotComputable = (
-        got if isinstance(got, NotComputable) else NotComputable("nothing varies between observations")
-    )
-    if form == "gap":
-        otherwise = _halves(
-            *(
-                unit_outcomes(one, sticky=sticky, counted=True, variance=variance)
-                for one, variance in zip(groups, variances, strict=True)
-            )
-        )
-    scarce = NotComputable("") if harm_at is None else contrast(null=harm_at)
-    if isinstance(scarce, NotComputable) or scarce.variance <= 0.0:
-        return otherwise
-    return Scarce(gap_of(form, scarce, method, pairs), otherwise)
+    return _told(
+        form, pairs, GROUP_UNITS if sticky else GROUPS, harm_at,
+        partial(contrast_of, form, pairs, least, shared=shared, fewest=FEWEST_EFFECTIVE_CLUSTERS),
+        lambda: [
+            unit_outcomes(one, sticky=sticky, counted=True, variance=variance)
+            for one, variance in zip(groups, variances, strict=True)
+        ],
+    )  # fmt: skip
 
 
 def paired_groups(
@@ -251,32 +204,42 @@ def paired_groups(
     harm_at: float | None = None,
 ) -> Compared | NotComputable:  # fmt: skip
     """Two groups of pairs: both versions answered each request. By batches of time."""
+    groups = [epoch.group for epoch in epochs], [epoch.against for epoch in epochs]
     both: list[tuple[Cell, Cell]] = []
-    for one in ([epoch.group for epoch in epochs], [epoch.against for epoch in epochs]):
+    for one in groups:
         cells = _sides(one)
         if isinstance(cells, NotComputable):
             return cells
         both.append(cells)
     (g_c, g_s), (h_c, h_s) = both
     pairs = [PairedGroups(0.5, g_c, g_s, h_c, h_s)]
-    contrast = partial(contrast_of, form, pairs, least, shared=False, fewest=FEWEST_BATCHES)
+    return _told(
+        form, pairs, GROUP_BATCHES, harm_at,
+        partial(contrast_of, form, pairs, least, shared=False, fewest=FEWEST_BATCHES),
+        lambda: [
+            paired_differences(one, counted=True, autocorrelation=autocorrelation) for one in groups
+        ],
+    )  # fmt: skip
+
+
+def _told(
+    form: Form, pairs: Sequence[PairedGroups], method: str, harm_at: float | None,
+    contrast: Callable[..., GapEstimate | NotComputable],
+    each: Callable[[], Sequence[Measured | NotComputable]],
+) -> Compared | NotComputable:  # fmt: skip
+    """The contrast, or what few events leave of it. `each`: both groups by themselves."""
     got = contrast()
     if isinstance(got, GapEstimate) and got.variance > 0.0:
-        return gap_of(form, got, GROUP_BATCHES, pairs)
+        return gap_of(form, got, method, pairs)
     otherwise: Halves | NotComputable = (
-        got if isinstance(got, NotComputable) else NotComputable("nothing varies between batches")
+        got if isinstance(got, NotComputable) else NotComputable("nothing varies between observations")
     )
     if form == "gap":
-        otherwise = _halves(
-            *(
-                paired_differences(one, counted=True, autocorrelation=autocorrelation)
-                for one in ([epoch.group for epoch in epochs], [epoch.against for epoch in epochs])
-            )
-        )
+        otherwise = _halves(*each())
     scarce = NotComputable("") if harm_at is None else contrast(null=harm_at)
     if isinstance(scarce, NotComputable) or scarce.variance <= 0.0:
         return otherwise
-    return Scarce(gap_of(form, scarce, GROUP_BATCHES, pairs), otherwise)
+    return Scarce(gap_of(form, scarce, method, pairs), otherwise)
 
 
 def contrast_of(
@@ -294,12 +257,12 @@ def contrast_of(
     return shortfall(arms, least, shared=shared, fewest=fewest, null=null)
 
 
-def gap_of(form: Form, got: GapEstimate, method: str, pairs: Sequence[PairedGroups]) -> Gap:
+def gap_of(form: Form, got: GapEstimate, method: str, pairs: Sequence[PairedGroups]) -> Asymptotic:
     """An estimate with the observations behind it."""
     candidate = sum(float(e.g_c.n.sum() + e.h_c.n.sum()) for e in pairs)
     stable = sum(float(e.g_s.n.sum() + e.h_s.n.sum()) for e in pairs)
     base = got.rates[1] if form in {"shortfall", "stable"} else 1.0
-    return Gap(got.estimate, got.variance, got.df, method, candidate, stable, base)
+    return Asymptotic(got.estimate, got.variance, got.df, method, candidate, stable, base=base)
 
 
 def _halves(one: Measured | NotComputable, other: Measured | NotComputable) -> Halves | NotComputable:

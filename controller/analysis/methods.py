@@ -100,7 +100,8 @@ class Bounded:
 @dataclass(frozen=True, slots=True)
 class Asymptotic:
     """An estimate with its variance. `expected`: candidate events if there were no effect (None: no events);
-    non-inferiority needs enough of them, and of non-events, at its null.
+    non-inferiority needs enough of them, and of non-events, at its null. `base`: the rate that a shortfall
+    between groups is told in parts of.
     """
 
     estimate: float
@@ -110,6 +111,7 @@ class Asymptotic:
     n_candidate: float
     n_stable: float
     expected: float | None = None
+    base: float = 1.0
 
     def harm(self, null: float, gap: float, level: float) -> float | NotComputable:
         """Log E-value against "effect <= null"."""

@@ -20,7 +20,7 @@ from ..stats.evalues import log_mean_exp
 from ..stats.result import NotComputable
 from .cells import Cell, Limit, limits_of
 from .comparison import Side, sides_of
-from .gaps import Compared, Gap, Scarce
+from .gaps import Compared, Scarce
 from .methods import Asymptotic
 from .sums import Broken, View
 
@@ -266,7 +266,7 @@ class _Test:
             return min(1.0, max(0.0, self._limit.margin + value))
         if self._limit.effect == "parity":
             # D = r_g - R r_h is 0 where the ratio is R, so the ratio is R + D/r_h.
-            base = got.base if isinstance(got, Gap | Scarce) else 0.0
+            base = got.base if isinstance(got, Asymptotic | Scarce) else 0.0
             return max(0.0, self._limit.margin + value / base) if base > 0.0 else inf
         if self._limit.effect == "ratio":
             # D = r_c - R r_s is 0 where the ratio is R, so the ratio is R + D/r_s; expected = n_c R r_s.

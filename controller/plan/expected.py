@@ -19,7 +19,6 @@ from ..analysis.gaps import (
     GROUP_BATCHES,
     GROUP_UNITS,
     Compared,
-    Gap,
     canary_groups,
     contrast_of,
     gap_of,
@@ -216,7 +215,7 @@ def _groups(
         epochs, form=given["form"], least=given["least"], sticky=False, shared=given["shared"],
         variances=given["variances"],
     )  # fmt: skip
-    if not given["sticky"] or not isinstance(got, Gap):
+    if not given["sticky"] or not isinstance(got, Asymptotic):
         return got
     whole = [[_n(s) for one in (e.group, e.against) for s in (one.candidate, one.stable)] for e in epochs]
     share = _group_share([e.group for e in epochs], traffic) + _group_share(

@@ -22,7 +22,7 @@ from ...store.measurement import is_label_series
 from ...store.rollouts import FrozenConstants
 from ..analysis.cells import MEANS, Cell, Limit
 from ..analysis.comparison import Side, sides_of
-from ..analysis.gaps import Compared, Gap
+from ..analysis.gaps import Compared
 from ..analysis.methods import Asymptotic, Bounded
 from ..analysis.sums import Broken, CanaryEpoch, GroupsEpoch, PairEpoch, PairGroupsEpoch, Sums, View
 from ..labels.joining import CALIBRATION, INSIDE
@@ -188,7 +188,7 @@ def _expected(
     if isinstance(got, Bounded):
         sums = got.statistic
         return replace(got, statistic=MeanStatistic(sums.S + luck * sqrt(sums.Q), sums.Q, sums.W))
-    if isinstance(got, Asymptotic | Gap):
+    if isinstance(got, Asymptotic):
         return replace(got, estimate=got.estimate + luck * sqrt(got.variance))
     return got
 

@@ -31,6 +31,7 @@ from accede.controller.stats.mixture import normal_log
 from accede.controller.stats.result import NotComputable
 from accede.controller.stats.tuning import asymptotic_v_opt, rho
 from accede.policies.load import parse_policy, parse_service
+from tests.controller.plan.test_deciding import SERVICE
 
 Floats = NDArray[np.float64]
 
@@ -38,19 +39,6 @@ G = 128
 RATE = 10.0
 BATCH = 5.0
 RUNS = 500
-
-SERVICE = """
-format: accede/v1
-kind: ModelService
-name: fraud
-match: {path: /f}
-protocol: kserve-v1
-versions: {"1": {url: "http://a:1"}}
-stable: "1"
-side_effects: none
-unit: UNIT
-prediction: {type: number, path: "predictions[0]", range: [0, 1], agree_within: 0.05, selected: ">= 0.5"}
-"""
 
 POLICY = """
 format: accede/v1
