@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,15 @@ from ..stats.clusters import FEWEST_BATCHES, FEWEST_EVENTS, FEWEST_OBSERVATIONS,
 from .gather import epoch_sums, is_stored
 from .program import PairQuestions, Tests
 from .questions import Asked, Question
+from .rows import Rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-_SLACK = 1e-9  # as clusters.batch_estimate
+_SLACK: Final = 1e-9  # as clusters.batch_estimate
+_ANSWERS: Final[WeakKeyDictionary[Rows, tuple[tuple[Evidence, ...], Asked]]] = WeakKeyDictionary()
+"""What the same evidence came to: that of a shadow does not change any more once it is over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +65,7 @@ def ask_pairs(tests: Tests, found: Sequence[tuple[EpochRecord, Evidence]]) -> As
     """Answer both questions; from memory where the evidence is that of the last time."""
     assert tests.pairs is not None  # noqa: S101 (of tests of this kind)
     evidence = tuple(one for _, one in found)
-    known = tests.rows.answers
+    known = _ANSWERS.get(tests.rows)
     if known is not None and len(known[0]) == len(evidence) and all(map(_same, known[0], evidence)):
         return known[1]
     tails, odd = _tails(tests, evidence)
@@ -68,7 +73,8 @@ def ask_pairs(tests: Tests, found: Sequence[tuple[EpochRecord, Evidence]]) -> As
     safe = harm if (tests.harm_row == tests.safe_row).all() else _question(tails, tests.safe_row)
     row = tests.pairs.row
     asked = Asked(harm, safe, odd[row[tests.harm_row]] | odd[row[tests.safe_row]])
-    tests.rows.answers = (evidence, asked) if all(map(is_stored, evidence)) else None
+    if all(map(is_stored, evidence)):
+        _ANSWERS[tests.rows] = evidence, asked
     return asked
 
 

@@ -17,7 +17,6 @@ from ..evidence.columns import Columns, Keys, Layout
 if TYPE_CHECKING:
     from ..stats.arrays import Deviations
     from .gather import EpochSums
-    from .questions import Asked
 
 Kind = Literal["server", "requests", "units", "shadow", "back"]
 """Of tests: over time clusters, over requests, over clusters of units; on pairs, in batches of time."""
@@ -74,7 +73,6 @@ class Rows:
         self.sums: dict[int, tuple[Evidence, EpochSums | None]] = {}
         self.overdue: dict[int, tuple[Evidence, float]] = {}
         self.products: list[tuple[Deviations, Deviations, NDArray[np.float64]]] = []
-        self.answers: tuple[tuple[Evidence, ...], Asked] | None = None  # of pairs
         self._centres: tuple[tuple[EpochRecord, ...], NDArray[np.float64]] | None = None
 
     def __iter__(self) -> Iterator[Row]:
