@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import fsum, sqrt
 from typing import Final
 
 import msgspec
@@ -49,6 +49,7 @@ FOUND: Final = {"outcome.accuracy": 0.9, "outcome.recall": 0.7, "outcome.false_p
 ERRORS_OF: Final = {"outcome.brier": (0.08, 0.15), "outcome.calibration": (0.5, 0.15)}  # mean and sd of y
 COVERAGE: Final = 0.95  # of stated intervals
 _MEDIAN_LATENCY: Final = 0.05
+_ROUNDING: Final = 1e-9  # of shares that add up
 _OF_CASES: Final = frozenset({"outcome.recall", "outcome.false_positive_rate"})
 
 
@@ -219,10 +220,11 @@ class _Made:
                 "sd of the prediction", f"{shown:.4g}", "given" if self.given.sd is not None else source
             )
         return msgspec.structs.replace(
-            constants, centres=centres, deviations=deviations, groups=self._shares(constants.groups, source)
+            constants, centres=centres, deviations=deviations, groups=self._shares(constants, source)
         )
 
-    def _shares(self, groups: Mapping[str, float], source: Source) -> dict[str, float]:
+    def _shares(self, constants: FrozenConstants, source: Source) -> dict[str, float]:
+        groups = constants.groups
         unknown = [name for name in self.given.slices if name not in groups]
         if unknown:
             known = ", ".join(groups) or "none, since no gate is by slice"
@@ -230,6 +232,19 @@ class _Made:
                 f"no group {unknown[0]!r} in service {self.service.name!r}; groups with gates: {known}"
             )
         shares = {**groups, **self.given.slices}
+        for slice_ in {name.partition("=")[0] for name in self.given.slices} - {*constants.shared}:
+            own = [name for name in groups if name.partition("=")[0] == slice_]
+            given = fsum(self.given.slices.get(name, 0.0) for name in own)
+            if given > 1.0 + _ROUNDING:
+                raise UsageError(
+                    f"the groups of slice {slice_!r} are given {given:.3%} of the traffic together; "
+                    "at most 100%, as a request is in one of them"
+                )
+            # The others share what is left as they did: 98% for one group leave no half for the next.
+            before = 1.0 - fsum(groups[name] for name in own if name in self.given.slices)
+            for name in own:
+                if name not in self.given.slices and before > _ROUNDING:
+                    shares[name] = max(_ROUNDING, groups[name] * (1.0 - given) / before)
         for name, share in shares.items():
             self._fact(f"share of {name}", f"{share:.2%}", "given" if name in self.given.slices else source)
         return shares

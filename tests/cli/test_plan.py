@@ -118,7 +118,7 @@ def test_numbers_come_from_a_file_and_a_flag_goes_before_it(accede: Run, files: 
     assert facts["requests a second"] == ("30", "given")
     assert facts["error rate"] == ("2.000%", "given")
     assert facts["share of plan=paid"] == ("5.00%", "given")
-    assert facts["share of plan=free"][1] == "assumed"
+    assert facts["share of plan=free"] == ("95.00%", "assumed")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,10 @@ def test_numbers_come_from_a_file_and_a_flag_goes_before_it(accede: Run, files: 
         (["--rate", "1e300"], "rate: Input should be less than or equal to 1000000000"),
         (["--share", "plan=paid"], "write sex=female=0.02"),
         (["--share", "plan=none=0.1"], "no group 'plan=none' in service 'recs'"),
+        (
+            ["--share", "plan=paid=0.9", "--share", "plan=free=0.2"],
+            "are given 110.000% of the traffic together",
+        ),
         (["--plot", "/nowhere/plan.svg", "--rate", "500"], "cannot be written"),
         (["-p", "nowhere.yaml"], "nowhere.yaml"),
     ],
