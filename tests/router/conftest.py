@@ -71,7 +71,15 @@ class UpstreamProcess:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def seen(self) -> list[dict[str, Any]]:
-        answer = exchange(self.port, b"GET /_seen HTTP/1.1\r\nHost: x\r\n\r\n")
+        """Every request so far; of a server that many tests share that may be very much."""
+        return self._asked("_seen")
+
+    def last(self) -> dict[str, Any]:
+        """The latest request."""
+        return self._asked("_last")[0]
+
+    def _asked(self, path: str) -> list[dict[str, Any]]:
+        answer = exchange(self.port, f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         found: list[dict[str, Any]] = json.loads(answer.body)
         return found
 

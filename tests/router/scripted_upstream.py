@@ -1,7 +1,8 @@
 """A model server that does what the request's `x-script` header (or the second argument) says.
 
 Usage: scripted_upstream.py NAME [DEFAULT-SCRIPT]; prints its port, then serves until killed.
-A path below /as/SCRIPT says it as well. `GET /_seen` answers with what it got so far.
+A path below /as/SCRIPT says it as well. `GET /_seen` answers with what it got so far, `GET /_last` with the
+latest request alone.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             script = headers.get("x-script", DEFAULT)
             if target.startswith("/as/"):  # an address of its own for each script: http://host:port/as/SCRIPT
                 script = target.split("/")[2]
-            if target == "/_seen":
-                answer = json.dumps(SEEN).encode()
+            if target in {"/_seen", "/_last"}:
+                answer = json.dumps(SEEN if target == "/_seen" else SEEN[-1:]).encode()
                 writer.write(head("200 OK", length=len(answer)) + answer)
                 await writer.drain()
                 continue

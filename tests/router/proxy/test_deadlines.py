@@ -78,7 +78,7 @@ def test_a_client_may_shorten_the_deadline(
     assert (
         exchange(worker.port, post("/p", b"{}", "x-script: slow=0.6", f"{name}: {wanted}")).status == status
     )
-    assert name.lower() not in upstream.seen()[-1]["headers"]
+    assert name.lower() not in upstream.last()["headers"]
 
 
 def test_a_client_may_not_lengthen_the_deadline(start_worker: Worker, stable: UpstreamProcess) -> None:

@@ -135,7 +135,7 @@ def test_a_request_that_expected_100_is_sent_on_without_expecting(
     client.send(b"payload")
     answer = client.answer()
     assert (answer.status, answer.body) == (200, b"payload")
-    assert "expect" not in behind.seen()[-1]["headers"]
+    assert "expect" not in behind.last()["headers"]
     client.close()
 
 

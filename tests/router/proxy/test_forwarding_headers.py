@@ -17,7 +17,7 @@ Worker = Callable[..., WorkerProcess]
 
 def _sent(worker: WorkerProcess, upstream: UpstreamProcess, *fields: str) -> list[str]:
     assert exchange(worker.port, post("/p", b"{}", *fields, host="models:8080")).status == 200
-    raw: list[str] = upstream.seen()[-1]["raw"]
+    raw: list[str] = upstream.last()["raw"]
     return raw
 
 
@@ -77,7 +77,7 @@ def test_via_is_added_both_ways(start_worker: Worker, start_upstream: Callable[.
     assert exchange(worker.port, post("/p")).field("via") == "1.1 accede"
     old = exchange(worker.port, b"POST /p HTTP/1.0\r\nHost: models\r\nContent-Length: 2\r\n\r\n{}")
     assert old.field("via") == "1.1 accede"  # as the upstream spoke, not the client
-    assert "via: 1.0 accede" in upstream.seen()[-1]["raw"]
+    assert "via: 1.0 accede" in upstream.last()["raw"]
 
 
 @pytest.mark.parametrize(

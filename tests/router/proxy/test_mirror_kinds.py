@@ -106,7 +106,7 @@ def test_copies_lack_what_is_stripped_and_what_belongs_to_the_connection(
     ask(worker, 1, b"q", *fields)
     observer.wait_pairs(1)
     (copy,) = shadow.seen()
-    served = stable.seen()[-1]
+    served = stable.last()
     assert served["headers"]["authorization"] == "Bearer secret"
     assert served["headers"]["cookie"] == "a=b"
     gone = {"authorization", "cookie", "connection", "x-mine", "x-accede-arm", "x-accede-token"}

@@ -138,7 +138,7 @@ def test_tensorflow_urls_are_rewritten_to_the_arms_version(
     for path, (sent, arm) in cases.items():
         answer = exchange(worker.port, post(path))
         assert answer.field("x-accede-arm") == arm, path
-        assert upstream.seen()[-1]["line"] == f"POST {sent} HTTP/1.1"
+        assert upstream.last()["line"] == f"POST {sent} HTTP/1.1"
     assert worker.counters.read(0).assigned == (0, 2)  # only unpinned prediction calls are analysed
     assert exchange(worker.port, post("/v1/models/fraud-eu:predict")).status == 404
 

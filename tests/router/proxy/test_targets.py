@@ -176,6 +176,6 @@ def test_over_sockets_only_predictions_are_split_and_counted(
     for target, (sent, arm) in calls.items():
         answer = exchange(worker.port, post(target, b"{}"))
         assert answer.field("x-accede-arm") == arm, target
-        assert upstream.seen()[-1]["line"] == f"POST {sent} HTTP/1.1"
+        assert upstream.last()["line"] == f"POST {sent} HTTP/1.1"
     predictions = sum(call_kind(protocol, "POST", target.partition("?")[0]).predicts for target in calls)
     assert worker.counters.read(0).assigned == (0, predictions)

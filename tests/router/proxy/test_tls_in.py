@@ -136,7 +136,7 @@ def test_the_upstream_is_told_that_it_was_https(
     client = Secured(worker.port, authority.trusting())
     client.send(post("/p"))
     assert client.answer().status == 200
-    assert upstream.seen()[-1]["headers"]["x-forwarded-proto"] == "https"
+    assert upstream.last()["headers"]["x-forwarded-proto"] == "https"
     client.close()
 
 

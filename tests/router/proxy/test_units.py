@@ -232,8 +232,8 @@ def test_a_caller_with_the_token_chooses_and_is_no_sample(
     observer = start_observer(worker)
     asks = "X-Accede-Arm: candidate"
     assert chosen(worker, asks, f"X-Accede-Token: {TOKEN}") == (200, "candidate")
-    assert "x-accede-token" not in candidate.seen()[-1]["headers"]
-    assert "x-accede-arm" not in candidate.seen()[-1]["headers"]
+    assert "x-accede-token" not in candidate.last()["headers"]
+    assert "x-accede-arm" not in candidate.last()["headers"]
     assert chosen(worker, "x-accede-arm: STABLE", f"x-accede-token: {TOKEN}") == (200, "stable")
     assert chosen(worker, asks) == (200, "stable")
     assert chosen(worker, f"x-accede-token: {TOKEN}") == (200, "stable")
