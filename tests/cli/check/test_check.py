@@ -73,8 +73,8 @@ class Bench:
         lines = [f"{chance.random():.4f},{chance.choice('ab')}" for _ in range(count)]
         (self.folder / "rows.csv").write_text("\n".join(["x,group", *lines]) + "\n")
 
-    def behave(self, **changes: object) -> None:
-        url = f"http://127.0.0.1:{self.ports[1]}/behaviour"
+    def behave(self, of: int = 1, **changes: object) -> None:
+        url = f"http://127.0.0.1:{self.ports[of]}/behaviour"
         assert httpx.put(url, json=changes, trust_env=False).status_code == 200
 
     def command(self, *more: str | Path) -> list[str | Path]:
@@ -118,6 +118,7 @@ def servers() -> Iterator[tuple[int, int]]:
 def bench(tmp_path: Path, servers: tuple[int, int]) -> Iterator[Bench]:
     made = Bench(tmp_path, servers)
     yield made
+    made.behave(of=0, errors=0.0)
     made.behave(shift=0.0, group_shift=0.0, errors=0.0, hang=False, drop=False, field="score")
 
 
@@ -196,6 +197,14 @@ class TestFaults:
         found = bench.check("--timeout", "3")
         assert found.returncode == 5, found.stdout + found.stderr
         assert "timed out: --timeout ended it after" in found.stdout
+
+    def test_a_stable_that_answers_nothing_ends_it_at_once(self, bench: Bench) -> None:
+        for version in (0, 1):  # alike: no gate on errors would say anything
+            bench.behave(of=version, errors=1.0)
+        found = bench.check()
+        assert found.returncode == 1
+        told = "version 1: none of the first 20 rows was answered with success (status 500); look at"
+        assert told in found.stderr
 
     def test_a_server_that_is_down_is_named(self, bench: Bench, free_port: Callable[[], int]) -> None:
         found = bench.check("-c", f"http://127.0.0.1:{free_port()}")
