@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,6 +65,7 @@ def _root(
 def main() -> None:
     """Run the command line. Always ends in SystemExit."""
     die_with_parent()
+    _open_streams()
     try:
         app(prog_name="accede")
     except AccedeError as problem:
@@ -75,6 +77,17 @@ def main() -> None:
         found = " ".join(f"{type(problem).__name__}: {problem}".split())
         _explain(problem, f"unexpected {found[:500]}; ACCEDE_DEBUG=1 shows where")
         raise SystemExit(1) from None
+
+
+def _open_streams() -> None:
+    """Something behind a closed stdout or stderr, so that a verb ends with its own code (`accede … >&-`).
+
+    It also takes the number of the descriptor, which would else be that of the next file opened.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nothing = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (open to the end)
+            setattr(sys, name, nothing)
 
 
 def _explain(problem: Exception, text: str) -> None:

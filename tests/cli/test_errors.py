@@ -80,6 +80,16 @@ def test_an_unexpected_fault_is_one_line_with_the_way_to_see_more() -> None:
     assert one_line(found) == "accede: unexpected RuntimeError: two lines; ACCEDE_DEBUG=1 shows where\n"
 
 
+def test_closed_streams_do_not_change_how_a_verb_ends(tmp_path: Path) -> None:
+    accede = Path(sys.executable).with_name("accede")
+    example = Path(__file__).resolve().parents[2] / "examples" / "ci" / "service.yaml"
+    for verb, code in ((f"plan {example} --rate 5", 0), ("plan nothing.yaml", 2)):
+        for closed in (">&-", "2>&-", ">&- 2>&-"):
+            found = subprocess.run(["sh", "-c", f"{accede} {verb} {closed}"], cwd=tmp_path, check=False,
+                                   capture_output=True, timeout=60)  # fmt: skip
+            assert found.returncode == code, (verb, closed, found.stderr)
+
+
 def test_debug_shows_where(accede: Run) -> None:
     import os
 
