@@ -37,7 +37,11 @@ def pids(router: RouterProcess) -> dict[str, int]:
 
 def links(pid: int) -> list[str]:
     """What its descriptors lead to."""
-    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    found: list[str] = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it may be closed while we look
+            found.append(str(path.readlink()))
+    return found
 
 
 def inode(link: str) -> str:
