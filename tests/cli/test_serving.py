@@ -136,8 +136,10 @@ class TestServing:
         self, tmp_path: Path, free_port: Callable[[], int]
     ) -> None:
         with served(tmp_path, free_port(), free_port()) as process:
-            family = psutil.Process(process.pid).children(recursive=True)
-            assert len(family) >= 4  # controller, router, worker, observer
+            mine = psutil.Process(process.pid)
+            # Controller, router, worker, observer, which may come a moment after the first answer.
+            eventually(lambda: len(mine.children(recursive=True)) >= 4, "all processes run")
+            family = mine.children(recursive=True)
             process.kill()
             process.wait()
             eventually(lambda: gone(family), "every process is gone")

@@ -7,9 +7,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +18,7 @@ from accede.errors import StaleWrite, StoreError
 from accede.store.open import open_store
 from accede.store.protocol import Store
 from accede.store.redis.scripts import COMMIT
+from accede.store.rollouts import Decision
 from tests.store.servers import Server
 
 if TYPE_CHECKING:
@@ -88,6 +89,15 @@ def test_a_killed_server_is_an_error_and_what_it_had_acknowledged_is_there_when_
     assert store.routes().routes == (records.route(generation=6),)
 
 
+def read_again(store: Store) -> tuple[Decision, ...]:
+    """What is there once the server has read its data after the last start."""
+    for _ in range(200):
+        with suppress(StoreError):
+            return store.decisions("r1")
+        sleep(0.05)
+    return store.decisions("r1")
+
+
 def test_a_writer_whose_server_is_killed_again_and_again_loses_nothing_it_was_told(
     serve: Callable[..., Server], stores: Callable[..., Store], records: Records
 ) -> None:
@@ -122,7 +132,7 @@ def test_a_writer_whose_server_is_killed_again_and_again_loses_nothing_it_was_to
         done.set()
         killer.join()
     assert told > 3
-    numbers = [decision.number for decision in store.decisions("r1")]
+    numbers = [decision.number for decision in read_again(store)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) in {told, told + 1}
     assert len(store.audit(limit=10**6)) == len(numbers)
