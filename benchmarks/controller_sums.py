@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .controller_shape import PER_SECOND, RATES, SPREAD, START, Shape
 Floats = np.ndarray[Any, Any]
 
 
-class Sums:
+class Sums(ABC):
     """Of one seed. `requests`: assigned so far, by arm."""
 
     def __init__(self, draw: np.random.Generator, shape: Shape) -> None:
@@ -24,9 +25,9 @@ class Sums:
         self._by_time: dict[SeriesKey, list[Floats]] = {}
         self._whole: dict[SeriesKey, list[float]] = {}
 
+    @abstractmethod
     def add(self, clusters: Floats, seconds: float) -> None:
         """Traffic of so many seconds in each of the time clusters named."""
-        raise NotImplementedError
 
     def mirrored(self) -> MirrorCounts:
         """What became of copies."""
@@ -69,7 +70,7 @@ class Randomised(Sums):
         self.requests["candidate"] = 0.0
 
     def add(self, clusters: Floats, seconds: float) -> None:
-        """As above."""
+        """Traffic of both arms."""
         arms: tuple[tuple[ArmKey, float], ...] = (("candidate", self._weight), ("stable", 1 - self._weight))
         for arm, share in arms:
             for group in ("", *self._shape.groups):
@@ -98,12 +99,12 @@ class Mirrored(Sums):
     """All requests copied; a candidate that differs by chance only."""
 
     def mirrored(self) -> MirrorCounts:
-        """As above."""
+        """Every request, with both answers."""
         copies = int(self.requests["stable"])
         return MirrorCounts(chosen=copies, sent=copies, paired=copies)
 
     def add(self, clusters: Floats, seconds: float) -> None:
-        """As above."""
+        """Traffic, all of it copied."""
         for group in ("", *self._shape.groups):
             n = self._draw.poisson(PER_SECOND * seconds * (0.1 if group else 1.0), clusters.size)
             self._answered(group, clusters, n)

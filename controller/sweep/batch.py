@@ -27,7 +27,7 @@ Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 T = TypeVar("T")
 
-_REMEMBERED: Final = 96  # of 32 groups: nearly all policies have one kind of tests or two, and their cells
+_REMEMBERED: Final = 192  # of 32 groups, as many as there are programs: five kinds of tests each, and cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...policies.policy import Place
 from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
 from ..analysis.sums import MOST, ROUNDING
@@ -87,12 +88,17 @@ def epochs_of(
     kind: Kind, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
 ) -> list[tuple[EpochRecord, Evidence]]:
     """The epochs that tests of a kind are asked of, in order."""
-    if kind not in PLACE:
-        return randomised(epochs, evidence)
+    return epochs_at(PLACE[kind], epochs, evidence) if kind in PLACE else randomised(epochs, evidence)
+
+
+def epochs_at(
+    place: Place, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
+) -> list[tuple[EpochRecord, Evidence]]:
+    """The epochs of a place that have evidence, in order."""
     return [
         (epoch, evidence[epoch.epoch])
         for epoch in epochs
-        if epoch.place == PLACE[kind] and epoch.step is not None and epoch.epoch in evidence
+        if epoch.place == place and epoch.step is not None and epoch.epoch in evidence
     ]
 
 

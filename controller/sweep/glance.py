@@ -19,11 +19,11 @@ from ...policies.policy import Place
 from ...store.evidence import Evidence
 from ...store.rollouts import EpochRecord
 from .batch import Batch, Found, Frames
-from .gather import epochs_of, is_stored, summed
+from .gather import epochs_at, epochs_of, is_stored, summed
 from .kept import Asked, all_sums, end_to_end
 from .program import KINDS, PLACES, Program
 from .rows import PLACE, Kind
-from .swept import Standing, evidence_at, first_of, rows_whole
+from .swept import Standing, first_of, rows_whole
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -89,10 +89,10 @@ def glance(looks: Sequence[Looked]) -> list[Standing | None]:
         places: dict[Kind, list[int]] = {
             kind: [-1 if place is None else place for place in firsts]
             for kind in KINDS
-            if (firsts := [first_of(epochs[kind], step) for step in program.steps(kind)])
+            if (firsts := [first_of(epochs[kind], step) for step in program.steps[kind]])
         }
         evidence: dict[Place, list[Evidence]] = {
-            place: evidence_at(place, look.epochs, look.evidence) for place in PLACES
+            place: [one for _, one in epochs_at(place, look.epochs, look.evidence)] for place in PLACES
         }
         alike.setdefault(tuple(len(its) for its in epochs.values()), []).append(
             Found(at, program, epochs, places, evidence)

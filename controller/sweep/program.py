@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,7 +95,8 @@ class Missing:
 class Program:
     """`gates`: in the policy's order; `silence`: their verdicts without a word. `first`, `second`: a cell's
     tests in `tests` laid end to end, -1 where it has none. `missing`: of each place that has some; `untold`:
-    cells of which answers lack nothing. `shadow`: cells that are decided in a shadow.
+    cells of which answers lack nothing. `shadow`: cells that are decided in a shadow. `steps`: those that
+    decide tests of a kind.
     """
 
     policy: RolloutPolicy
@@ -112,15 +113,7 @@ class Program:
     missing: tuple[Missing, ...]
     untold: NDArray[np.bool_]
     shadow: NDArray[np.bool_]
-
-    def steps(self, kind: Kind) -> tuple[int, ...]:
-        """The steps that decide tests of a kind."""
-        place = PLACE.get(kind, "canary")
-        return tuple(
-            k
-            for k, step in enumerate(self.policy.steps)
-            if step.place == place and (kind != "back" or step.mirror_back is not None)
-        )
+    steps: Mapping[Kind, tuple[int, ...]]
 
 
 class Programs:
@@ -173,7 +166,17 @@ def program_of(policy: RolloutPolicy, constants: FrozenConstants, levels: Levels
         np.array([cell.weight for cell in cells]),
         missing, np.array([not told(cell.series) for cell in cells], dtype=bool),
         np.array([cell.place == "shadow" for cell in cells], dtype=bool),
+        {kind: _steps(kind, policy) for kind in KINDS},
     )  # fmt: skip
+
+
+def _steps(kind: Kind, policy: RolloutPolicy) -> tuple[int, ...]:
+    place = PLACE.get(kind, "canary")
+    return tuple(
+        k
+        for k, step in enumerate(policy.steps)
+        if step.place == place and (kind != "back" or step.mirror_back is not None)
+    )
 
 
 def _gate(index: int, place: Place, positions: Sequence[int], cells: Sequence[Cell]) -> GateCells:

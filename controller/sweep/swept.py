@@ -17,7 +17,7 @@ from ..analysis.cells import Limit
 from ..analysis.reading import Reading
 from ..analysis.sums import overdue
 from ..validity.lacking import lacks, lacks_more
-from .gather import EpochSums, epoch_sums, epochs_of, gathered, is_stored, moments_of, summed
+from .gather import EpochSums, epoch_sums, epochs_at, epochs_of, gathered, is_stored, moments_of, summed
 from .pairs import ask_pairs
 from .program import Program, Tests
 from .questions import Asked, Question, Traffic, ask
@@ -170,7 +170,7 @@ def sweep(program: Program, epochs: Sequence[EpochRecord], evidence: Mapping[int
     asked: list[Asked | None] = []
     first: list[list[int | None]] = []
     for tests in program.tests:
-        found, steps = epochs_of(tests.kind, epochs, evidence), program.steps(tests.kind)
+        found, steps = epochs_of(tests.kind, epochs, evidence), program.steps[tests.kind]
         asked.append(_ask(tests, program, found) if found and steps else None)
         first.append([first_of(found, step) for step in steps])
     if not any(asked):
@@ -200,7 +200,7 @@ def _whole(
     """`lacking` of all cells at once; those whose sums are odd are its own."""
     whole = program.untold.copy()
     for missing in program.missing:
-        found = evidence_at(missing.place, epochs, evidence)
+        found = [one for _, one in epochs_at(missing.place, epochs, evidence)]
         swept = missing.at >= 0
         if found:
             sums = summed([epoch_sums(missing.rows, one, 1, counts=True) for one in found])
@@ -208,17 +208,6 @@ def _whole(
         else:
             whole[swept] = True
     return whole
-
-
-def evidence_at(
-    place: Place, epochs: Sequence[EpochRecord], evidence: Mapping[int, Evidence]
-) -> list[Evidence]:
-    """All evidence of a place."""
-    return [
-        evidence[one.epoch]
-        for one in epochs
-        if one.place == place and one.step is not None and one.epoch in evidence
-    ]
 
 
 def rows_whole(sums: EpochSums, place: Place) -> NDArray[np.bool_]:

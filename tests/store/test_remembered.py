@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from accede.store import sqlite_evidence
 from accede.store.evidence import Evidence, Series, SeriesKey, decode_evidence, encode_evidence
 from accede.store.reading import plainly
 from accede.store.room import memory_limit
@@ -110,11 +111,13 @@ def test_what_is_remembered_is_bounded(store: SqliteStore) -> None:
         assert nothing.size == 0
 
 
-def test_a_quarter_of_the_memory_is_for_evidence(tmp_path: Path) -> None:
+def test_a_quarter_of_the_memory_is_for_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group, broken, gone = tmp_path / "memory.max", tmp_path / "broken", tmp_path / "gone"
     broken.write_text("max\n")
     machine = memory_limit([broken, gone])
     assert machine is not None
     group.write_text(f"{3 * 2**20}\n")
     assert memory_limit([gone, group]) == 3 * 2**20
-    assert most_bytes() >= LEAST_BYTES
+    for memory, ours in ((8 * 2**30, 2 * 2**30), (2**30, LEAST_BYTES), (None, LEAST_BYTES)):
+        monkeypatch.setattr(sqlite_evidence, "memory_limit", lambda memory=memory: memory)
+        assert most_bytes() == ours

@@ -42,6 +42,7 @@ def assert_as_swept(looks: list[Looked]) -> int:
         found = sweep(look.program, look.epochs, look.evidence)
         assert mine is not None
         if found is None:  # nothing has begun, so all are open
+            assert mine.known.all()
             assert not mine.passed.any()
             continue
         its = found.standing
